@@ -1,0 +1,1 @@
+"""GANs on MNIST: a PyTorch Lightning research template."""

@@ -1,0 +1,8 @@
+"""What watches a run and writes it down. Callbacks read the model and never change it."""
+
+from ganmnist.callbacks.checkpoint import LastCheckpoint
+from ganmnist.callbacks.progress import ProgressBar
+from ganmnist.callbacks.samples import Samples
+from ganmnist.callbacks.scalars import Scalars
+
+__all__ = ["LastCheckpoint", "ProgressBar", "Samples", "Scalars"]

@@ -1,0 +1,76 @@
+"""The progress bar: the whole run in one line."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import ProgressBar as Base
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from ganmnist.console import console
+from ganmnist.gan import GAN
+
+
+class ProgressBar(Base):
+    """Epoch, losses, images/s and the time left. Shows nothing where output is not a terminal."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.progress: Progress | None = None
+
+    def disable(self) -> None:
+        """Lightning's word to the ranks that shall stay silent."""
+        self.disabled = True
+
+    def on_train_start(self, trainer: L.Trainer, gan: GAN) -> None:
+        if not (trainer.is_global_zero and console.is_terminal):
+            return
+        loader = trainer.train_dataloader
+        self.progress = Progress(
+            TextColumn("epoch {task.fields[epoch]}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.percentage:>3.0f}%"),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(elapsed_when_finished=False),
+            TextColumn("{task.fields[figures]}"),
+            console=console,
+            refresh_per_second=4,
+            transient=True,
+        )
+        assert trainer.max_epochs is not None
+        self.task = self.progress.add_task(
+            "", total=trainer.max_epochs * loader.batches, epoch="", figures=""
+        )
+        self.progress.start()
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, gan: GAN, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if self.progress is None:
+            return
+        latest = trainer.progress_bar_metrics
+        figures = ""
+        if "train/d/loss" in latest:
+            figures = (
+                f"D {latest['train/d/loss']:.3f}  G {latest['train/g/loss']:.3f}  "
+                f"{latest['train/images_per_s']:,.0f} images/s"
+            )
+        self.progress.update(
+            self.task,
+            completed=gan.batches_seen,
+            epoch=f"{trainer.current_epoch + 1}/{trainer.max_epochs}",
+            figures=figures,
+        )
+
+    def stop(self) -> None:
+        if self.progress is not None:
+            self.progress.stop()
+            self.progress = None
+
+    def on_train_end(self, trainer: L.Trainer, gan: GAN) -> None:
+        self.stop()
+
+    def on_exception(self, trainer: L.Trainer, gan: GAN, exception: BaseException) -> None:
+        self.stop()

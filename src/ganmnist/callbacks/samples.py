@@ -1,0 +1,120 @@
+"""Pictures of a run: what the generator makes of the same latents as it learns."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from lightning.pytorch.callbacks import Callback
+from PIL import Image
+from torch import Tensor
+
+from ganmnist import images
+from ganmnist.duel import Sample
+from ganmnist.gan import GAN
+from ganmnist.rng import generator_for
+
+
+class Samples(Callback):
+    """Grids of real and generated images, an animation and a film of the epochs.
+
+    Every `every` batches samples/real_*.png and fake_*.png, after each epoch
+    samples/epoch_*.png, progress.gif and epochs.png. The latents are a function of the seed and
+    stay the same for the whole run. The generator draws in evaluation mode.
+
+    Args:
+        folder: the run's.
+        every: batches between pictures.
+        count: images a grid, a square number.
+        most_frames: of progress.gif, spread evenly over the run.
+        most_rows: of epochs.png, likewise.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        every: int,
+        count: int = 64,
+        most_frames: int = 60,
+        most_rows: int = 20,
+    ) -> None:
+        self.folder = Path(folder)
+        self.every = every
+        self.count = count
+        self.columns = math.isqrt(count)
+        self.most_frames = most_frames
+        self.most_rows = most_rows
+        self.frames: list[Image.Image] = []
+        self.strips: list[tuple[str, Image.Image]] = []
+
+    def on_train_start(self, trainer: L.Trainer, gan: GAN) -> None:
+        self.active = trainer.is_global_zero
+        self.data = trainer.datamodule.dataset.name
+        self.latents = gan.latent(
+            self.count, generator=generator_for("fixed latents", gan.seed)
+        ).to(gan.device)
+        if self.active:
+            self.frames.append(self.draw(gan.sample(self.latents), "untrained"))
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, gan: GAN, outputs: Any, batch: list[Sample], batch_idx: int
+    ) -> None:
+        if not self.active or gan.batches_seen % self.every:
+            return
+        at = f"epoch {trainer.current_epoch + 1}, batch {gan.batches_seen:,}"
+        name = f"{gan.batches_seen:06d}.png"
+        real = batch[-1].x
+        assert real is not None
+        self.save(self.draw(real[: self.count], f"real, {at}"), f"real_{name}")
+        fake = self.draw(gan.sample(self.latents), at)
+        self.save(fake, f"fake_{name}")
+        self.frames.append(fake)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, gan: GAN) -> None:
+        if not self.active:
+            return
+        epoch = trainer.current_epoch + 1
+        x = gan.sample(self.latents)
+        picture = self.draw(x, f"epoch {epoch}")
+        self.save(picture, f"epoch_{epoch:03d}.png")
+        if gan.batches_seen % self.every:
+            self.frames.append(picture)
+        strip = images.grid(images.to_uint8(x[: self.columns]), self.columns)
+        self.strips.append((f"epoch {epoch}", strip))
+        for logger in trainer.loggers:
+            if hasattr(logger, "log_image"):
+                logger.log_image("samples/generated", [picture], step=gan.batches_seen)
+        self.assemble()
+
+    def on_train_end(self, trainer: L.Trainer, gan: GAN) -> None:
+        self.finish(trainer, gan)
+
+    def on_exception(self, trainer: L.Trainer, gan: GAN, exception: BaseException) -> None:
+        self.finish(trainer, gan)
+
+    def finish(self, trainer: L.Trainer, gan: GAN) -> None:
+        if not self.active:
+            return
+        path = self.assemble()
+        for logger in trainer.loggers:
+            if hasattr(logger, "log_animation"):
+                logger.log_animation("samples/progress", path, step=gan.batches_seen)
+
+    def draw(self, x: Tensor, what: str) -> Image.Image:
+        caption = f"{self.data}, {what}"
+        return images.captioned(images.grid(images.to_uint8(x), self.columns), caption)
+
+    def save(self, picture: Image.Image, name: str) -> None:
+        images.save(picture, self.folder / "samples" / name)
+
+    def assemble(self) -> Path:
+        """Writes the animation and the film of what there is; returns the animation's path."""
+        path = self.folder / "progress.gif"
+        images.save_gif(images.thin(self.frames, self.most_frames), path)
+        if self.strips:
+            strips = images.thin(self.strips, self.most_rows)
+            film = images.film(strips, f"{self.data}, the same latents after each epoch")
+            images.save(film, self.folder / "epochs.png")
+        return path

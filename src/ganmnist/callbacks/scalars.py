@@ -1,0 +1,176 @@
+"""Every scalar of a run: to the loggers, to the terminal, into losses.png.
+
+The model notes its scalars batch by batch and leaves them on the device. Here they are fetched,
+a window at a time in one transfer, because a fetch after every batch would make a GPU wait.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from statistics import fmean
+from time import perf_counter
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback
+
+from ganmnist.duel import Sample
+from ganmnist.gan import GAN
+from ganmnist.plots import plot_losses
+
+log = logging.getLogger(__name__)
+
+Row = dict[str, float]
+
+REDRAW = 20  # seconds between two drawings of losses.png, which takes half a second
+
+
+class Scalars(Callback):
+    """Hands scalars on, prints a line every `print_every` batches, draws the losses.
+
+    Loggers with `log_rows` get every batch, others the mean of each window of `log_every`. Means
+    over an epoch go to loggers and to `trainer.callback_metrics` as `epoch/...`, among them
+    `epoch/d/advantage`, the mean of D(x) minus that of D(G(z)): 0 where D cannot tell.
+    Under DDP all of it is what rank 0 sees.
+    """
+
+    def __init__(self, folder: str | Path, log_every: int, print_every: int) -> None:
+        self.folder = Path(folder)
+        self.log_every = log_every
+        self.print_every = print_every
+        self.per_batch: dict[str, list[float]] = defaultdict(list)
+        self.per_epoch: dict[str, list[float]] = defaultdict(list)
+        self.epoch_rows: list[Row] = []
+        self.images = 0
+        self.since = perf_counter()
+        self.drawn = -math.inf
+
+    def on_train_start(self, trainer: L.Trainer, gan: GAN) -> None:
+        self.since = perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, gan: GAN, outputs: Any, batch: list[Sample], batch_idx: int
+    ) -> None:
+        self.images += trainer.world_size * sum(len(s.x) for s in batch if s.x is not None)
+        if gan.batches_seen % self.log_every == 0:
+            window = self.hand_on(trainer, self.fetch(gan))
+            gan.log_dict(window, logger=False, prog_bar=True, on_step=True, on_epoch=False)
+        if gan.batches_seen % self.print_every == 0:
+            self.print_line(trainer, gan)
+
+    def on_train_epoch_end(self, trainer: L.Trainer, gan: GAN) -> None:
+        rows = self.fetch(gan)
+        epoch = {
+            name.replace("train/", "epoch/"): value
+            for name, value in means(self.epoch_rows).items()
+            if not name.endswith("images_per_s")
+        }
+        if {"epoch/d/real_prob", "epoch/d/fake_prob"} <= epoch.keys():
+            epoch["epoch/d/advantage"] = epoch["epoch/d/real_prob"] - epoch["epoch/d/fake_prob"]
+        for name, value in epoch.items():
+            self.per_epoch[name].append(value)
+        self.epoch_rows.clear()
+        gan.log_dict(epoch, logger=False)
+        rows.setdefault(gan.batches_seen, {}).update(epoch, epoch=trainer.current_epoch + 1)
+        self.hand_on(trainer, rows)
+        if perf_counter() - self.drawn > REDRAW:
+            self.draw(trainer, gan)
+
+    def on_train_end(self, trainer: L.Trainer, gan: GAN) -> None:
+        self.draw(trainer, gan)
+        metrics = {f"final/{name}": values[-1] for name, values in self.per_epoch.items()}
+        for logger in trainer.loggers:
+            if hasattr(logger, "log_outcome"):
+                logger.log_outcome(settings(gan.hparams), metrics, step=gan.batches_seen)
+
+    def on_exception(self, trainer: L.Trainer, gan: GAN, exception: BaseException) -> None:
+        if gan.history:
+            self.hand_on(trainer, self.fetch(gan))
+        self.draw(trainer, gan)
+
+    def fetch(self, gan: GAN) -> dict[int, Row]:
+        """Takes what the model has noted since the last time: rows by batches seen."""
+        history, gan.history = gan.history, {}
+        if not history:
+            return {}
+        flat = torch.stack([value.float() for row in history.values() for value in row.values()])
+        values = iter(flat.tolist())
+        rows = {step: {name: next(values) for name in row} for step, row in history.items()}
+
+        now = perf_counter()
+        last = rows[max(rows)]
+        last["train/images_per_s"] = self.images / (now - self.since)
+        self.images, self.since = 0, now
+
+        self.epoch_rows += rows.values()
+        for row in rows.values():
+            for name in ("train/d/loss", "train/g/loss"):
+                self.per_batch[name].append(row[name])
+        return rows
+
+    def hand_on(self, trainer: L.Trainer, rows: dict[int, Row]) -> Row:
+        """Gives rows to all loggers; returns their mean."""
+        window = means(rows.values())
+        for logger in trainer.loggers:
+            if hasattr(logger, "log_rows"):
+                logger.log_rows(rows)
+            else:
+                logger.log_metrics(window, step=max(rows))
+        return window
+
+    def print_line(self, trainer: L.Trainer, gan: GAN) -> None:
+        if not trainer.is_global_zero:
+            return
+        seen = trainer.callback_metrics
+        total = (trainer.max_epochs or 0) * trainer.train_dataloader.batches
+        log.info(
+            "epoch %d/%d  batch %s/%s  D %.3f  G %.3f  D(x) %.3f  D(G(z)) %.3f  %s images/s",
+            trainer.current_epoch + 1,
+            trainer.max_epochs,
+            f"{gan.batches_seen:,}",
+            f"{total:,}",
+            seen["train/d/loss"],
+            seen["train/g/loss"],
+            seen.get("train/d/real_prob", float("nan")),
+            seen.get("train/d/fake_prob", float("nan")),
+            f"{seen['train/images_per_s']:,.0f}",
+        )
+
+    def draw(self, trainer: L.Trainer, gan: GAN) -> None:
+        if not (trainer.is_global_zero and self.per_batch):
+            return
+        plot_losses(
+            self.folder / "losses.png",
+            self.per_batch,
+            self.per_epoch,
+            equilibrium=gan.objective.equilibrium,
+            title=f"{trainer.datamodule.dataset.name}, {gan.batches_seen:,} batches",
+        )
+        self.drawn = perf_counter()
+
+
+def settings(config: Mapping[str, Any]) -> dict[str, str | int | float]:
+    """A configuration as one table row: its plain values, and what its groups build."""
+    row: dict[str, str | int | float] = {}
+    for name, value in config.items():
+        if isinstance(value, str | int | float):
+            row[name] = value
+        elif isinstance(value, Mapping) and "_target_" in value:
+            row[name] = value["_target_"].rpartition(".")[2]
+    generator = config.get("gan", {}).get("generator", {})
+    row["model"] = generator.get("_target_", "").removeprefix("ganmnist.networks.")
+    return row
+
+
+def means(rows: Iterable[Mapping[str, float]]) -> Row:
+    """The mean of every scalar over the rows that have it."""
+    values = defaultdict(list)
+    for row in rows:
+        for name, value in row.items():
+            values[name].append(value)
+    return {name: fmean(v) for name, v in values.items()}

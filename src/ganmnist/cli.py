@@ -1,0 +1,117 @@
+"""The command line: Hydra's, with mistakes answered in a sentence.
+
+A mistake of the user's ends with exit code 2 and without a stack trace, before torch has been
+imported; a bug keeps its trace. Ctrl-C ends with 130.
+"""
+
+from __future__ import annotations
+
+import difflib
+import os
+import re
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NoReturn
+
+import hydra
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException, MissingConfigException
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from ganmnist import sweep
+from ganmnist.config import KNOBS, check, describe_knobs, expected, register_schema
+from ganmnist.errors import UserError
+from ganmnist.paths import conf_dir, register_resolvers
+
+
+def run(task: Callable[[DictConfig], Any], config_name: str) -> None:
+    """Runs `task` under Hydra, with the command line's overrides of conf/`config_name`.yaml."""
+    setup()
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions come back here instead of being printed
+    try:
+        hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=config_name)(task)()
+    except UserError as error:
+        fail(str(error))
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except (HydraException, OmegaConfBaseException) as error:
+        fail(explain(error, config_name))
+
+
+def setup() -> None:
+    register_schema()
+    register_resolvers()
+    OmegaConf.register_new_resolver("knobs", describe_knobs, replace=True)
+
+
+def fail(message: str) -> NoReturn:
+    print(f"ganmnist: {message}", file=sys.stderr)
+    sys.exit(2)
+
+
+class Hooks(Callback):
+    """Hydra's callbacks: checks before anything is written, and the table that ends a sweep."""
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        # Hydra turns exceptions of callbacks into warnings, but lets an exit pass.
+        try:
+            check(config)
+        except (UserError, OmegaConfBaseException) as error:
+            fail(str(error))
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        try:
+            sweep.start(config)
+        except UserError as error:
+            fail(str(error))
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        if sweep.finish(config.hydra.sweep.dir):
+            sys.exit(1)
+
+
+def explain(error: Exception, config_name: str) -> str:
+    """One or two sentences for an override that Hydra refuses: the key, and what is valid."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, UserError):
+            return str(cause)
+        cause = cause.__cause__
+    message = str(error)
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        group, _, choice = str(error.missing_cfg_file).rpartition("/")
+        if group:
+            return f"{group}={choice}: there is no such choice. {choose(choice, error.options)}"
+    if match := re.search(r"Could not override '([^']+)'", message):
+        return unknown(match[1], config_name)
+    if match := re.search(r"Error merging override (\w[\w.]*)=(.*)", message):
+        key, value = match[1], match[2]
+        if key in KNOBS:
+            return f"{key}={value}: {key} takes {expected(key)}."
+    return " ".join(message.split())
+
+
+def choose(wrong: str, options: Iterable[str] | None) -> str:
+    """ "Did you mean ...?" where something is close, and all there is."""
+    known = sorted(options or ())
+    close = difflib.get_close_matches(wrong, known, n=1)
+    meant = f"Did you mean {close[0]}? " if close else ""
+    return f"{meant}Choose one of {', '.join(known)}."
+
+
+def unknown(key: str, config_name: str) -> str:
+    """Says what there is in the place of a key that there is not."""
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        place: Any = compose(config_name)
+    parent, _, name = key.rpartition(".")
+    for part in filter(None, parent.split(".")):
+        value = place._get_node(part) if isinstance(place, DictConfig) else None
+        if not isinstance(value, Mapping):
+            break
+        place = value
+    inside = f" in {parent}" if parent else ""
+    return f"{key}: there is no setting {name!r}{inside}. {choose(name, map(str, place))}"

@@ -1,0 +1,168 @@
+"""Batches from memory: a whole data set is one uint8 tensor, a batch is one index into it.
+
+MNIST is 47 MB, so it lives on the training device and a batch costs one gather; scaling to
+[-1, 1] (mean 0.5, standard deviation 0.5) happens there too. No Python runs per image.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import lightning as L
+import torch
+from torch import Tensor
+from torchvision.transforms.v2 import functional as transforms
+
+from ganmnist.data.datasets import DataSet, Images
+from ganmnist.duel import Sample
+from ganmnist.errors import UserError
+from ganmnist.rng import generator_for
+
+
+def to_unit_range(x: Tensor) -> Tensor:
+    """uint8 (..., H, W) to float in [-1, 1], in torchvision's order of roundings."""
+    return x.float().div_(255).sub_(0.5).div_(0.5)
+
+
+def epoch_order(n: int, seed: int, epoch: int, rank: int = 0, world_size: int = 1) -> Tensor:
+    """The images that one rank sees in one epoch, in order: a pure function of the arguments.
+
+    All ranks shuffle alike and take every world_size-th index, so their parts are disjoint.
+    """
+    order = torch.randperm(n, generator=generator_for("order", seed, epoch))
+    return order[rank::world_size]
+
+
+class Loader:
+    """Iterates one rank's part of an epoch, as chunks of batches.
+
+    A chunk is a list of at most `chunk` samples. It ends early where the number of batches seen
+    since the start of training reaches a multiple of one of `intervals`, so that whatever
+    happens at intervals finds the model at exactly that batch. The last partial batch of an
+    epoch is dropped. `clock` tells (epoch, batches seen) when an epoch begins.
+    """
+
+    def __init__(
+        self,
+        images: Images,
+        batch_size: int,
+        seed: int,
+        clock: Callable[[], tuple[int, int]],
+        rank: int = 0,
+        world_size: int = 1,
+        image_size: int | None = None,
+        chunk: int = 1,
+        intervals: Sequence[int] = (),
+    ) -> None:
+        self.images = images
+        self.batch_size = batch_size
+        self.seed = seed
+        self.clock = clock
+        self.rank = rank
+        self.world_size = world_size
+        self.image_size = image_size
+        self.chunk = chunk
+        self.intervals = intervals
+        self.batches = len(images.x) // world_size // batch_size
+
+    def __len__(self) -> int:
+        if self.chunk > 1:
+            raise TypeError("intervals cut epochs into chunks differently, so they have no length")
+        return self.batches
+
+    def __iter__(self) -> Iterator[list[Sample]]:
+        epoch, seen = self.clock()
+        n = len(self.images.x)
+        order = epoch_order(n, self.seed, epoch, self.rank, self.world_size)
+        batches = order.to(self.images.x.device).split(self.batch_size)[: self.batches]
+        start = 0
+        while start < self.batches:
+            to_interval = min((i - (seen + start) % i for i in self.intervals), default=self.chunk)
+            stop = start + min(self.chunk, to_interval)
+            yield [self.sample(indices) for indices in batches[start:stop]]
+            start = stop
+
+    def sample(self, indices: Tensor) -> Sample:
+        """One batch: images (B, C, H, W) in [-1, 1] and labels (B,)."""
+        x = self.images.x[indices]
+        if self.image_size is not None and self.image_size != x.shape[-1]:
+            x = transforms.resize(x, [self.image_size, self.image_size], antialias=True)
+        return Sample(to_unit_range(x), self.images.y[indices])
+
+
+class DataModule(L.LightningDataModule):
+    """Serves a data set; `batch_size` is per process.
+
+    Args:
+        dataset: where the images come from.
+        batch_size: images a batch.
+        seed: keys the order of every epoch.
+        image_size: what images are resized to; None leaves them as they are.
+        chunk: batches handed over at once; more than one saves Lightning's overhead a step.
+        intervals: numbers of batches whose multiples end a chunk.
+    """
+
+    def __init__(
+        self,
+        dataset: DataSet,
+        batch_size: int,
+        seed: int = 0,
+        image_size: int | None = None,
+        chunk: int = 1,
+        intervals: Sequence[int] = (),
+    ) -> None:
+        super().__init__()
+        self.dataset = dataset
+        self.batch_size = batch_size
+        self.seed = seed
+        self.image_size = image_size
+        self.chunk = chunk
+        self.intervals = tuple(intervals)
+        self.train: Images | None = None
+        self.test: Images | None = None
+
+    def prepare_data(self) -> None:
+        self.dataset.prepare()
+
+    def setup(self, stage: str | None = None) -> None:
+        if self.train is None:
+            self.train, self.test = self.dataset.load()
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of the images that are served."""
+        assert self.train is not None
+        _, channels, height, width = self.train.x.shape
+        if self.image_size is not None:
+            height = width = self.image_size
+        return channels, height, width
+
+    def train_dataloader(self) -> Loader:
+        assert self.train is not None
+        assert self.trainer is not None
+        trainer, gan = self.trainer, self.trainer.lightning_module
+        device, world_size = trainer.strategy.root_device, trainer.world_size
+        loader = Loader(
+            Images(self.train.x.to(device), self.train.y.to(device)),
+            self.batch_size,
+            self.seed,
+            clock=lambda: (trainer.current_epoch, gan.batches_seen),
+            rank=trainer.global_rank,
+            world_size=world_size,
+            image_size=self.image_size,
+            chunk=self.chunk,
+            intervals=self.intervals,
+        )
+        if loader.batches == 0:
+            raise UserError(
+                f"batch_size={self.batch_size} on {world_size} process(es) is more than the "
+                f"{len(self.train.x)} training images of {self.dataset.name}; choose a smaller one."
+            )
+        return loader
+
+    def transfer_batch_to_device(
+        self, batch: Any, device: torch.device, dataloader_idx: int
+    ) -> Any:
+        """Nothing to move: the loader draws on the device."""
+        return batch

@@ -1,0 +1,65 @@
+"""IDX, the format of MNIST's files: a magic number, the sizes, then the bytes of the array.
+
+    00 00 08 n | size_1 ... size_n, big-endian 32 bits each | size_1 x ... x size_n bytes
+
+08 says that values are unsigned bytes, n how many dimensions there are. Files are also read
+gzipped, as they are published.
+
+Source: Y. LeCun, C. Cortes and C. Burges, The MNIST Database of Handwritten Digits (1998).
+"""
+
+import gzip
+import hashlib
+import struct
+import zlib
+from math import prod
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ganmnist.errors import UserError
+
+WAY_OUT = "put the original file there, or move this one away to have it downloaded"
+
+
+def read_idx(path: Path, item: tuple[int, ...], md5: str | None = None) -> Tensor:
+    """Read and verify one file, plain or (named .gz) gzipped.
+
+    Args:
+        path: the file; it is never changed.
+        item: the shape of one entry: (28, 28) for images, () for labels.
+        md5: checksum of the uncompressed bytes; None if unknown.
+
+    Returns:
+        (N, *item) uint8, N > 0.
+
+    Raises:
+        UserError: the file cannot be read, is damaged, or is not the one expected.
+    """
+    try:
+        raw = path.read_bytes()
+        if path.suffix == ".gz":
+            raw = gzip.decompress(raw)
+    except (OSError, EOFError, zlib.error) as error:
+        raise UserError(f"{path} cannot be read ({error}): {WAY_OUT}.") from error
+
+    dims = 1 + len(item)
+    header = 4 + 4 * dims
+    if raw[:4] != bytes([0, 0, 8, dims]) or len(raw) < header:
+        raise UserError(
+            f"{path} does not begin like an IDX file of {dims} dimension(s) but with "
+            f"'{raw[:4].hex(' ')}': {WAY_OUT}."
+        )
+    shape = struct.unpack(f">{dims}I", raw[4:header])
+    if len(raw) != header + prod(shape):
+        raise UserError(
+            f"{path} has {len(raw):,} bytes where its header promises {header + prod(shape):,}: "
+            f"{WAY_OUT}."
+        )
+    if shape[1:] != item or shape[0] == 0:
+        raise UserError(f"{path} holds an array {shape}, not {('N', *item)}: {WAY_OUT}.")
+    found = hashlib.md5(raw, usedforsecurity=False).hexdigest()
+    if md5 not in (None, found):
+        raise UserError(f"{path} is not the original: its MD5 is {found}, not {md5}; {WAY_OUT}.")
+    return torch.frombuffer(bytearray(raw), dtype=torch.uint8, offset=header).view(shape)

@@ -1,0 +1,101 @@
+"""What a loss sees: real against fake in front of one discriminator.
+
+A `Sample` is one draw, an image with whatever belongs to it. A `Duel` holds a real and a fake
+sample for the length of one update and asks the discriminator about them only when a loss wants
+to know: the non-saturating generator loss never runs D on real images, a relativistic one does,
+and a penalty reuses the logits that the loss before it already has. A `Term` turns a duel into a
+scalar; objectives, penalties and auxiliary heads are all terms.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+Player = Literal["d", "g"]
+
+
+class Sample(NamedTuple):
+    """One draw of a batch. Slots that a family does not use stay None."""
+
+    x: Tensor | None = None  # images (B, C, H, W) in [-1, 1]
+    y: Tensor | None = None  # what the sample is conditioned on: labels (B,), or an image
+    z: Tensor | None = None  # latents (B, Z)
+
+    def detach(self) -> Sample:
+        """The same values, cut from the graph that made them."""
+        return Sample(*(slot if slot is None else slot.detach() for slot in self))
+
+
+class Duel:
+    """A real and a fake sample before the discriminator, alive for one update.
+
+    Features (B, F) and logits (B,) are computed on first use and kept. Logits are at least
+    float32, also under autocast, because every objective exponentiates them. Packing may make
+    the logits fewer than the images, so a term takes means and counts nothing.
+    """
+
+    def __init__(self, discriminator: nn.Module, real: Sample, fake: Sample) -> None:
+        self.discriminator = discriminator
+        self.real = real
+        self.fake = fake
+        self.parts: dict[str, Tensor] = {}
+
+    @cached_property
+    def real_features(self) -> Tensor:
+        return self.discriminator.features(self.real)
+
+    @cached_property
+    def fake_features(self) -> Tensor:
+        return self.discriminator.features(self.fake)
+
+    @cached_property
+    def real_logits(self) -> Tensor:
+        return at_least_float32(self.discriminator.score(self.real_features, self.real))
+
+    @cached_property
+    def fake_logits(self) -> Tensor:
+        return at_least_float32(self.discriminator.score(self.fake_features, self.fake))
+
+    def part(self, name: str, value: Tensor) -> Tensor:
+        """Passes a summand of a loss through and notes it, to be logged under its name."""
+        self.parts[name] = value
+        return value
+
+    @property
+    def outputs(self) -> dict[str, Tensor]:
+        """Mean probability D(x) and D(G(z)) of the sides that some loss has looked at."""
+        sides = {"real_prob": "real_logits", "fake_prob": "fake_logits"}
+        known = {name: vars(self)[side] for name, side in sides.items() if side in vars(self)}
+        return {name: logits.detach().sigmoid().mean() for name, logits in known.items()}
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+class Term(nn.Module):
+    """A summand of the players' losses: an objective, a penalty, an auxiliary head.
+
+    A subclass overrides the losses it takes part in; both return a scalar. A term may own
+    parameters: those of player "d" are trained on the discriminator's update and held fixed on
+    the generator's, those of player "g" are trained by the generator's optimiser.
+    """
+
+    player: Player = "d"
+    needs_real_grad = False  # d_loss differentiates with respect to real.x
+    needs_fake_grad = False  # d_loss differentiates with respect to fake.x
+
+    def d_loss(self, duel: Duel) -> Tensor | None:
+        """The discriminator's loss; both samples are detached. None: takes no part."""
+        return None
+
+    def g_loss(self, duel: Duel) -> Tensor | None:
+        """The generator's loss, through a discriminator held fixed. None: takes no part."""
+        return None
+
+    def after_d_update(self, discriminator: nn.Module) -> None:
+        """Called once D has moved, for what acts on weights, such as clipping."""

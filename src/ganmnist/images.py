@@ -1,0 +1,103 @@
+"""Drawing: batches of images as captioned grids, animations and films of epochs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+SCALE = 2  # screen pixels per image pixel
+GAP = 2  # screen pixels between images
+INK, PAPER = 235, 24  # captions and background
+
+
+def to_uint8(x: Tensor) -> np.ndarray:
+    """Images (N, C, H, W) in [-1, 1] to uint8 (N, H, W, C) on the CPU."""
+    x = x.detach().float().add(1).mul(127.5).round().clamp(0, 255)
+    return x.to("cpu", torch.uint8).permute(0, 2, 3, 1).numpy()
+
+
+def grid(images: np.ndarray, columns: int) -> Image.Image:
+    """Images (N, H, W, C) uint8 in rows of `columns`, enlarged without smoothing."""
+    n, h, w, c = images.shape
+    rows = -(-n // columns)
+    cell_h, cell_w = h * SCALE + GAP, w * SCALE + GAP
+    canvas = np.full((rows * cell_h + GAP, columns * cell_w + GAP, c), PAPER, np.uint8)
+    large = images.repeat(SCALE, axis=1).repeat(SCALE, axis=2)
+    for i, image in enumerate(large):
+        top, left = i // columns * cell_h + GAP, i % columns * cell_w + GAP
+        canvas[top : top + h * SCALE, left : left + w * SCALE] = image
+    return Image.fromarray(canvas[..., 0] if c == 1 else canvas)
+
+
+def write_text(image: Image.Image, text: str, xy: tuple[float, float], anchor: str) -> None:
+    ink = INK if image.mode == "L" else (INK,) * 3
+    font = ImageFont.load_default(size=14)
+    ImageDraw.Draw(image).text(xy, text, fill=ink, font=font, anchor=anchor)
+
+
+def captioned(image: Image.Image, text: str) -> Image.Image:
+    """The image with a line of text above it."""
+    height = 22
+    canvas = Image.new(image.mode, (image.width, image.height + height), _paper(image.mode))
+    canvas.paste(image, (0, height))
+    write_text(canvas, text, (GAP + 2, height / 2), "lm")
+    return canvas
+
+
+def film(strips: Sequence[tuple[str, Image.Image]], caption: str) -> Image.Image:
+    """Images of one size below each other, each with a label to its left."""
+    width, height = strips[0][1].size
+    margin = 84
+    canvas = Image.new(
+        strips[0][1].mode, (margin + width, height * len(strips)), _paper(strips[0][1].mode)
+    )
+    for i, (label, strip) in enumerate(strips):
+        canvas.paste(strip, (margin, i * height))
+        write_text(canvas, label, (margin - 8, (i + 0.5) * height), "rm")
+    return captioned(canvas, caption)
+
+
+def thin(items: Sequence, most: int) -> list:
+    """At most `most` of the items, evenly spread, the first and the last among them."""
+    if len(items) <= most:
+        return list(items)
+    return [items[round(i * (len(items) - 1) / (most - 1))] for i in range(most)]
+
+
+def save(image: Image.Image, path: Path) -> None:
+    """Writes a picture whole: nobody ever opens half of one."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.part")
+    image.save(part, format=path.suffix[1:])
+    part.replace(path)
+
+
+def save_gif(frames: Sequence[Image.Image], path: Path, seconds: float = 8.0) -> None:
+    """Writes a looping GIF that runs for about `seconds` and rests on its last frame.
+
+    Grey frames keep 16 of their 256 levels: enough for digits, a third of the bytes.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.part")
+    step = max(40, round(1000 * seconds / len(frames)))
+    levels = [v & 0xF0 | v >> 4 for v in range(256)]
+    first, *rest = [frame.point(levels) if frame.mode == "L" else frame for frame in frames]
+    first.save(
+        part,
+        format="gif",
+        save_all=True,
+        append_images=rest,
+        duration=[step] * len(rest) + [1500],
+        loop=0,
+        optimize=False,
+    )
+    part.replace(path)
+
+
+def _paper(mode: str) -> int | tuple[int, int, int]:
+    return PAPER if mode == "L" else (PAPER,) * 3

@@ -1,0 +1,143 @@
+"""Where scalars and pictures go besides the run's own files.
+
+A logger of Lightning's works as it is: it gets the mean of every window of batches. One that has
+`log_rows` gets every batch, one that has `log_image` the pictures (the signature is that of
+Lightning's W&B logger), one that has `log_animation` the GIF, and one that has `log_outcome` the
+settings of the run next to what came of it.
+"""
+
+from __future__ import annotations
+
+import csv
+from argparse import Namespace
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
+from PIL import Image
+
+Row = dict[str, float]
+
+
+class MetricsCSV(Logger):
+    """metrics.csv: every logged scalar, one row a step, rows appended as they come.
+
+    Lightning's own CSVLogger deletes the file of a run that it finds in its folder; this one
+    continues it.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        super().__init__()
+        self.path = Path(path)
+        self.columns: list[str] = []
+        self.last: dict[int, Row] = {}  # the newest row waits: more may come for its step
+        if self.path.exists():
+            with self.path.open(newline="") as file:
+                self.columns = next(csv.reader(file), [])
+
+    @property
+    def name(self) -> str:
+        return "csv"
+
+    @property
+    def version(self) -> str:
+        return ""
+
+    def log_hyperparams(self, params: dict | Namespace, *args: Any, **kwargs: Any) -> None:
+        """Settings are in .hydra/ already."""
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        self.log_rows({step or 0: dict(metrics)})
+
+    @rank_zero_only
+    def log_rows(self, rows: Mapping[int, Row]) -> None:
+        """Takes rows keyed by step; scalars of one step share a row, also if they come apart."""
+        for step, row in rows.items():
+            self.last.setdefault(step, {}).update(row)
+        done = dict(self.last)
+        if done:
+            newest = max(done)
+            self.last = {newest: done.pop(newest)}
+        self.append(done)
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        self.append(self.last)
+        self.last = {}
+
+    def append(self, rows: Mapping[int, Row]) -> None:
+        """Appends rows; a column not seen before rewrites the file with it."""
+        new = {name for row in rows.values() for name in row} - set(self.columns)
+        if new:
+            self.add_columns(sorted(new))
+        if rows:
+            with self.path.open("a", newline="") as file:
+                writer = csv.DictWriter(file, self.columns)
+                writer.writerows({"step": step, **row} for step, row in rows.items())
+
+    def add_columns(self, new: Sequence[str]) -> None:
+        rows = []
+        if self.columns:
+            with self.path.open(newline="") as file:
+                rows = list(csv.DictReader(file))
+        self.columns = [*(self.columns or ["step"]), *new]
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        part = self.path.with_name(f".{self.path.name}.part")
+        with part.open("w", newline="") as file:
+            writer = csv.DictWriter(file, self.columns)
+            writer.writeheader()
+            writer.writerows(rows)
+        part.replace(self.path)
+
+
+CHARTS = {
+    "GAN": {
+        "losses": ["Multiline", ["^train/d/loss$", "^train/g/loss$"]],
+        "D(x) and D(G(z))": ["Multiline", ["^train/d/real_prob$", "^train/d/fake_prob$"]],
+        "losses per epoch": ["Multiline", ["^epoch/d/loss$", "^epoch/g/loss$"]],
+    }
+}
+
+
+class TensorBoard(TensorBoardLogger):
+    """TensorBoard with pictures, the GIF, and both players' curves in one chart."""
+
+    def __init__(self, folder: str | Path) -> None:
+        folder = Path(folder)
+        super().__init__(folder.parent, name="", version=folder.name, default_hp_metric=False)
+        self.has_layout = False
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        if not self.has_layout:
+            self.experiment.add_custom_scalars(CHARTS)
+            self.has_layout = True
+        super().log_metrics(metrics, step)
+
+    @rank_zero_only
+    def log_image(self, key: str, images: list[Image.Image], step: int | None = None) -> None:
+        from torchvision.transforms.functional import pil_to_tensor
+
+        for image in images:
+            self.experiment.add_image(key, pil_to_tensor(image), step)
+
+    @rank_zero_only
+    def log_animation(self, key: str, path: Path, step: int | None = None) -> None:
+        """Shows a GIF by its bytes, which needs no video encoder."""
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        with Image.open(path) as gif:
+            width, height = gif.size
+        picture = Summary.Image(
+            height=height, width=width, colorspace=1, encoded_image_string=path.read_bytes()
+        )
+        summary = Summary(value=[Summary.Value(tag=key, image=picture)])
+        self.experiment._get_file_writer().add_summary(summary, step)
+
+    @rank_zero_only
+    def log_outcome(self, settings: dict[str, str | int | float], metrics: Row, step: int) -> None:
+        """One row of the HPARAMS tab."""
+        # The run's name is a folder; "." is this one, where others would open a run of their own.
+        self.experiment.add_hparams(settings, metrics, run_name=".", global_step=step)

@@ -1,0 +1,73 @@
+"""A multirun: one data set for all its jobs, and one table of them at its end."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+from rich.table import Table
+
+from ganmnist.console import console
+from ganmnist.errors import UserError
+
+
+def start(config: DictConfig) -> None:
+    """Decides what `data=auto` means before any job starts, so that all jobs see the same."""
+    if str(OmegaConf.select(config, "data._target_")) == "ganmnist.data.Auto":
+        from ganmnist.data import Auto
+
+        Auto(config.data.root, config.data.channels).decide()
+
+
+def check_job(config: DictConfig) -> None:
+    """Raises UserError for a job on several devices: its other processes would sweep as well."""
+    for name in ("gpus", "devices", "num_nodes"):
+        value = config.trainer[name]
+        if isinstance(value, int) and value > 1:
+            raise UserError(
+                f"trainer.{name}={value}: a job of a sweep has one device; run it by itself, or "
+                f"give each job a process of its own with a Hydra launcher."
+            )
+
+
+def finish(folder: str | Path) -> int:
+    """Writes sweep.csv, prints it as a table, and says how many jobs did not finish."""
+    rows = [read_job(job) for job in sorted(Path(folder).iterdir(), key=job_number) if job.is_dir()]
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    with (Path(folder) / "sweep.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows(rows)
+
+    table = Table(*columns, title=f"{len(rows)} jobs in {folder}")
+    for row in rows:
+        table.add_row(*(show(row.get(name, "")) for name in columns))
+    console.print(table, soft_wrap=False)
+    return sum(row["status"] != "finished" for row in rows)
+
+
+def job_number(folder: Path) -> int:
+    number = folder.name.partition("_")[0]
+    return int(number) if number.isdigit() else -1
+
+
+def read_job(folder: Path) -> dict[str, object]:
+    """A job's row: its number, its overrides, what became of it."""
+    overrides = OmegaConf.to_object(OmegaConf.load(folder / ".hydra" / "overrides.yaml"))
+    row: dict[str, object] = {"job": job_number(folder)}
+    row |= dict(str(override).split("=", 1) for override in overrides)  # type: ignore[union-attr]
+    try:
+        summary = json.loads((folder / "summary.json").read_text())
+    except FileNotFoundError:
+        return row | {"status": "died"}
+    row |= {"status": summary["status"], summary["metric"]: summary["value"]}
+    row |= {"seconds": summary["seconds"]}
+    if summary["error"]:
+        row["error"] = summary["error"]
+    return row
+
+
+def show(value: object) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,184 @@
+"""python -m ganmnist.train: compose, seed, instantiate, fit, summarise.
+
+Heavy imports wait inside the functions, so that --help and mistakes are answered at once.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import time
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.errors import InstantiationException
+from hydra.types import RunMode
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from ganmnist import cli, sweep
+from ganmnist.config import check
+from ganmnist.errors import UserError
+
+if TYPE_CHECKING:
+    import lightning as L
+
+    from ganmnist.data import DataModule
+    from ganmnist.gan import GAN
+
+log = logging.getLogger(__name__)
+
+
+def main() -> None:
+    cli.run(job, "train")
+
+
+def job(config: DictConfig) -> float:
+    """One run, or one job of a sweep, which may fail without stopping the others."""
+    runtime = HydraConfig.get()
+    folder = Path(runtime.runtime.output_dir)
+    if runtime.mode == RunMode.RUN:
+        return train(config, folder)
+    try:
+        sweep.check_job(config)
+        return train(config, folder)
+    except UserError as error:
+        log.error("%s", error)
+    except Exception:
+        log.exception("This job failed.")
+    return math.nan
+
+
+def train(config: DictConfig, folder: Path) -> float:
+    """Trains what `config` describes into `folder`; returns the scalar that config.metric names.
+
+    The folder is complete also after an interruption or a failure, and summary.json says which.
+
+    Raises:
+        UserError: something was asked for that cannot be had.
+        KeyboardInterrupt: Ctrl-C, after everything has been written.
+    """
+    began = time.perf_counter()
+    summary: dict[str, Any] = {"task": config.task, "status": "failed", "error": ""}
+    try:
+        check(config)
+        trainer, gan, data = build(config, folder)
+        summary |= {"data": data.dataset.name}
+        try:
+            trainer.fit(gan, datamodule=data)
+        except SystemExit:  # how Lightning leaves after Ctrl-C, once callbacks have tidied up
+            raise KeyboardInterrupt from None
+        finally:
+            summary |= outcome(trainer, gan, data)
+        summary["status"] = "finished"
+    except KeyboardInterrupt:
+        summary["status"] = "interrupted"
+        raise
+    except InstantiationException as error:
+        cause = error.__cause__
+        summary["error"] = str(cause or error)
+        # A constructor that refuses a value says why; anything else is a bug and keeps its trace.
+        if isinstance(cause, UserError | ValueError):
+            raise UserError(str(cause)) from error
+        raise
+    except Exception as error:
+        summary["error"] = f"{type(error).__name__}: {error}"
+        raise
+    finally:
+        value = summary.get("scalars", {}).get(config.metric)
+        seconds = round(time.perf_counter() - began, 1)
+        summary |= {"metric": config.metric, "value": value, "seconds": seconds}
+        if is_rank_zero():
+            write_json(folder / "summary.json", summary)
+    return math.nan if value is None else value
+
+
+def build(config: DictConfig, folder: Path) -> tuple[L.Trainer, GAN, DataModule]:
+    """The trainer, the model and the data of a run, checked against each other."""
+    import lightning as L
+
+    from ganmnist.environment import describe
+
+    quiet_lightning()
+    L.seed_everything(config.seed, verbose=False)
+    callbacks = instantiate(config.callbacks or {})
+    trainer = instantiate(
+        config.trainer,
+        callbacks=list(callbacks.values()),
+        logger=list(instantiate(config.logger or {}).values()),
+        default_root_dir=folder,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        enable_progress_bar="progress" in callbacks,
+    )
+    if not is_rank_zero():
+        logging.getLogger().setLevel(logging.ERROR)
+
+    data = instantiate(config.datamodule)
+    data.prepare_data()
+    data.setup()
+    gan = instantiate(config.gan)
+    gan.save_hyperparameters(OmegaConf.to_container(config, resolve=True))
+    check_shapes(gan, data)
+
+    device = trainer.strategy.root_device
+    if is_rank_zero():
+        environment = describe(device, data.dataset.name, data.dataset.checksum)
+        write_json(folder / "env.json", environment)
+    players = (("G", gan.generator), ("D", gan.discriminator))
+    sizes = [f"{who} {sum(p.numel() for p in net.parameters()):,}" for who, net in players]
+    log.info(
+        "%s, %s training images; %s parameters; %s x %d; %s",
+        *(data.dataset.name, f"{len(data.train.x):,}", " and ".join(sizes)),
+        *(device.type, trainer.world_size, folder),
+    )
+    return trainer, gan, data
+
+
+def check_shapes(gan: GAN, data: DataModule) -> None:
+    """Raises UserError where the generator makes other images than the data are."""
+    made = tuple(gan.sample(gan.latent(1)).shape[1:])
+    if made != data.shape:
+        raise UserError(
+            f"The generator makes images of shape {made}, but those of {data.dataset.name} have "
+            f"{data.shape}: change model.generator, or datamodule.image_size and data.channels."
+        )
+
+
+def outcome(trainer: L.Trainer, gan: GAN, data: DataModule) -> dict[str, Any]:
+    """What a run came to: its last scalars and how far it got."""
+    images = gan.batches_seen * data.batch_size * trainer.world_size
+    scalars = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    return {
+        "epochs": trainer.current_epoch,
+        "batches_seen": gan.batches_seen,
+        "images_seen": images,
+        "scalars": scalars,
+    }
+
+
+def is_rank_zero() -> bool:
+    from lightning.pytorch.utilities import rank_zero_only
+
+    return rank_zero_only.rank == 0
+
+
+def quiet_lightning() -> None:
+    """Leaves out what Lightning says at every start; its warnings about a run stay."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", "The number of training batches .* is smaller than")
+    warnings.filterwarnings("ignore", category=FutureWarning, module="lightning")
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    part = path.with_name(f".{path.name}.part")
+    part.write_text(json.dumps(content, indent=2) + "\n")
+    part.replace(path)
+
+
+if __name__ == "__main__":
+    main()
