@@ -7,6 +7,7 @@ imported; a bug keeps its trace. Ctrl-C ends with 130.
 from __future__ import annotations
 
 import difflib
+import functools
 import os
 import re
 import sys
@@ -16,7 +17,12 @@ from typing import Any, NoReturn
 import hydra
 from hydra import compose, initialize_config_dir
 from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import HydraException, MissingConfigException
+from hydra.errors import (
+    HydraException,
+    InstantiationException,
+    MissingConfigException,
+    OverrideParseException,
+)
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
@@ -29,14 +35,23 @@ from ganmnist.paths import conf_dir, register_resolvers
 
 def run(task: Callable[[DictConfig], Any], config_name: str) -> None:
     """Runs `task` under Hydra, with the command line's overrides of conf/`config_name`.yaml."""
+
+    @functools.wraps(task)
+    def answered(config: DictConfig) -> Any:
+        try:
+            return task(config)
+        except UserError as error:  # an exit passes through Hydra without a line of its own
+            fail(str(error))
+
     setup()
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions come back here instead of being printed
+    main = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=config_name)
     try:
-        hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=config_name)(task)()
-    except UserError as error:
-        fail(str(error))
+        main(answered)()
     except KeyboardInterrupt:
         sys.exit(130)
+    except InstantiationException:  # a bug in what was to be built
+        raise
     except (HydraException, OmegaConfBaseException) as error:
         fail(explain(error, config_name))
 
@@ -64,8 +79,9 @@ class Hooks(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         try:
+            check(config)
             sweep.start(config)
-        except UserError as error:
+        except (UserError, OmegaConfBaseException) as error:
             fail(str(error))
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
@@ -81,6 +97,13 @@ def explain(error: Exception, config_name: str) -> str:
             return str(cause)
         cause = cause.__cause__
     message = str(error)
+    if isinstance(error, OverrideParseException):
+        return (
+            f"{error.override}: this is not of the form setting=value; a list is written [1,2], "
+            "a text with signs in it 'in quotes'."
+        )
+    if match := re.search(r"(?:Ambiguous value for argument|Sweep parameters) '(.+)'", message):
+        return f"{match[1]}: several values make a sweep, which needs -m; a list is written [1,2]."
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         group, _, choice = str(error.missing_cfg_file).rpartition("/")
         if group:

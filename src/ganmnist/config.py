@@ -28,6 +28,7 @@ class Config:
     """What conf/train.yaml and every override of it are checked against."""
 
     task: str = knob("first part of the run's folder, logs/<task>/...", "my_idea")
+    folder: str = knob("the run's own folder; claimed by default", "logs/mine")
     epochs: int = knob("passes over the training images", "20", minimum=1)
     lr: float = knob("learning rate of both players", "2e-4", above=0)
     batch_size: int = knob("images a batch, per process", "64", minimum=1)
@@ -64,9 +65,9 @@ def expected(name: str) -> str:
 def check(config: DictConfig) -> None:
     """Raises UserError for a knob outside its range."""
     for name, knob in KNOBS.items():
-        value = config[name]
-        if isinstance(value, str):
+        if knob.type == "str":  # not even read: config.folder is not known before a run has begun
             continue
+        value = config[name]
         low, bound = knob.metadata["minimum"], knob.metadata["above"]
         if not (low <= value < math.inf and value > bound):
             raise UserError(f"{name}={value} is out of range: {name} takes {expected(name)}.")

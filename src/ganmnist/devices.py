@@ -22,7 +22,7 @@ def parse_gpus(gpus: int | str) -> int | None:
     return gpus
 
 
-def place(gpus: int | str, accelerator: str, devices: int, strategy: str) -> dict[str, int | str]:
+def place(gpus: int | str, accelerator: str, devices: int, strategy: str) -> dict[str, Any]:
     """Lightning's accelerator, devices and strategy for a number of GPUs.
 
     Args:
@@ -73,4 +73,4 @@ def build_trainer(
     """Lightning's Trainer on the devices asked for; other settings are handed to it."""
     import lightning as L
 
-    return L.Trainer(**place(gpus, accelerator, devices, strategy), **settings)
+    return L.Trainer(**settings, **place(gpus, accelerator, devices, strategy))

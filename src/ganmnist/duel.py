@@ -10,10 +10,13 @@ scalar; objectives, penalties and auxiliary heads are all terms.
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
+
+if TYPE_CHECKING:
+    from ganmnist.networks.base import Discriminator
 
 Player = Literal["d", "g"]
 
@@ -25,9 +28,12 @@ class Sample(NamedTuple):
     y: Tensor | None = None  # what the sample is conditioned on: labels (B,), or an image
     z: Tensor | None = None  # latents (B, Z)
 
-    def detach(self) -> Sample:
-        """The same values, cut from the graph that made them."""
-        return Sample(*(slot if slot is None else slot.detach() for slot in self))
+    def detach(self, x_grad: bool = False) -> Sample:
+        """The same values, cut from the graph that made them; x_grad: x may take a gradient."""
+        cut = Sample(*(slot if slot is None else slot.detach() for slot in self))
+        if x_grad and cut.x is not None:
+            cut.x.requires_grad_()
+        return cut
 
 
 class Duel:
@@ -38,7 +44,7 @@ class Duel:
     the logits fewer than the images, so a term takes means and counts nothing.
     """
 
-    def __init__(self, discriminator: nn.Module, real: Sample, fake: Sample) -> None:
+    def __init__(self, discriminator: Discriminator, real: Sample, fake: Sample) -> None:
         self.discriminator = discriminator
         self.real = real
         self.fake = fake
@@ -97,5 +103,5 @@ class Term(nn.Module):
         """The generator's loss, through a discriminator held fixed. None: takes no part."""
         return None
 
-    def after_d_update(self, discriminator: nn.Module) -> None:
+    def after_d_update(self, discriminator: Discriminator) -> None:
         """Called once D has moved, for what acts on weights, such as clipping."""

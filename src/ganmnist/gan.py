@@ -11,15 +11,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property, reduce
+from typing import TYPE_CHECKING, cast
 
 import lightning as L
 import torch
+from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from ganmnist.duel import Duel, Player, Sample, Term, at_least_float32
 from ganmnist.objectives import Objective
 from ganmnist.rng import seed_device
+
+if TYPE_CHECKING:
+    from ganmnist.networks.base import Discriminator
 
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
 
@@ -42,7 +47,7 @@ class GAN(L.LightningModule):
     def __init__(
         self,
         generator: nn.Module,
-        discriminator: nn.Module,
+        discriminator: Discriminator,
         objective: Objective,
         latent: Callable[..., Tensor],
         d_optimizer: MakeOptimizer,
@@ -55,7 +60,7 @@ class GAN(L.LightningModule):
         self.automatic_optimization = False
         self.generator = generator
         self.discriminator = discriminator
-        self.terms = nn.ModuleList([objective, *terms])
+        self.terms = cast(Sequence[Term], nn.ModuleList([objective, *terms]))
         self.latent = latent
         self.make_optimizers = (d_optimizer, g_optimizer)
         self.fresh_fakes = fresh_fakes
@@ -81,7 +86,7 @@ class GAN(L.LightningModule):
 
     @property
     def objective(self) -> Objective:
-        return self.terms[0]
+        return cast(Objective, self.terms[0])
 
     # The training step.
 
@@ -101,12 +106,9 @@ class GAN(L.LightningModule):
             fake = self.fake(batch, z)
         with torch.no_grad():
             real = self.real(batch, z)
-        duel = Duel(self.discriminator, real.detach(), fake.detach())
-        if any(term.needs_real_grad for term in self.terms):
-            duel.real.x.requires_grad_()
-        if any(term.needs_fake_grad for term in self.terms):
-            duel.fake.x.requires_grad_()
-        self.update("d", duel)
+        real = real.detach(x_grad=any(term.needs_real_grad for term in self.terms))
+        cut = fake.detach(x_grad=any(term.needs_fake_grad for term in self.terms))
+        self.update("d", Duel(self.discriminator, real, cut))
 
         if self.fresh_fakes:
             z = self.latent(n, self.device)
@@ -117,7 +119,8 @@ class GAN(L.LightningModule):
     def update(self, player: Player, duel: Duel) -> None:
         """One step of one player down the sum of its losses."""
         loss = self.loss(player, duel)
-        optimizer = self.optimizers()[0 if player == "d" else 1]
+        optimizers = cast(list[LightningOptimizer], self.optimizers())
+        optimizer = optimizers[0 if player == "d" else 1]
         optimizer.zero_grad()
         self.manual_backward(loss)
         optimizer.step()

@@ -14,7 +14,12 @@ from ganmnist.errors import UserError
 
 
 def start(config: DictConfig) -> None:
-    """Decides what `data=auto` means before any job starts, so that all jobs see the same."""
+    """Decides what `data=auto` means before any job starts, so that all jobs see the same.
+
+    Raises:
+        UserError: no job could run.
+    """
+    check_job(config)
     if str(OmegaConf.select(config, "data._target_")) == "ganmnist.data.Auto":
         from ganmnist.data import Auto
 
@@ -41,9 +46,16 @@ def finish(folder: str | Path) -> int:
         writer.writeheader()
         writer.writerows(rows)
 
-    table = Table(*columns, title=f"{len(rows)} jobs in {folder}")
+    # Overrides that all jobs share are left to the file: they would crowd out those that differ.
+    results = columns.index("status")
+    shown = [
+        name
+        for i, name in enumerate(columns)
+        if name == "job" or i >= results or len({row.get(name) for row in rows}) > 1
+    ]
+    table = Table(*shown, title=f"{len(rows)} jobs in {folder}")
     for row in rows:
-        table.add_row(*(show(row.get(name, "")) for name in columns))
+        table.add_row(*(show(row.get(name)) for name in shown))
     console.print(table, soft_wrap=False)
     return sum(row["status"] != "finished" for row in rows)
 
@@ -55,9 +67,9 @@ def job_number(folder: Path) -> int:
 
 def read_job(folder: Path) -> dict[str, object]:
     """A job's row: its number, its overrides, what became of it."""
-    overrides = OmegaConf.to_object(OmegaConf.load(folder / ".hydra" / "overrides.yaml"))
+    overrides = OmegaConf.load(folder / ".hydra" / "overrides.yaml")
     row: dict[str, object] = {"job": job_number(folder)}
-    row |= dict(str(override).split("=", 1) for override in overrides)  # type: ignore[union-attr]
+    row |= {key: value for key, _, value in (str(text).partition("=") for text in overrides)}
     try:
         summary = json.loads((folder / "summary.json").read_text())
     except FileNotFoundError:
@@ -70,4 +82,6 @@ def read_job(folder: Path) -> dict[str, object]:
 
 
 def show(value: object) -> str:
+    if value is None:
+        return ""
     return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import re
 import time
 import warnings
 from pathlib import Path
@@ -38,13 +39,11 @@ def main() -> None:
 
 def job(config: DictConfig) -> float:
     """One run, or one job of a sweep, which may fail without stopping the others."""
-    runtime = HydraConfig.get()
-    folder = Path(runtime.runtime.output_dir)
-    if runtime.mode == RunMode.RUN:
-        return train(config, folder)
+    if HydraConfig.get().mode == RunMode.RUN:
+        return train(config)
     try:
         sweep.check_job(config)
-        return train(config, folder)
+        return train(config)
     except UserError as error:
         log.error("%s", error)
     except Exception:
@@ -52,10 +51,10 @@ def job(config: DictConfig) -> float:
     return math.nan
 
 
-def train(config: DictConfig, folder: Path) -> float:
-    """Trains what `config` describes into `folder`; returns the scalar that config.metric names.
+def train(config: DictConfig) -> float:
+    """Trains what `config` describes; returns the scalar that config.metric names.
 
-    The folder is complete also after an interruption or a failure, and summary.json says which.
+    config.folder is complete also after an interruption or a failure; summary.json says which.
 
     Raises:
         UserError: something was asked for that cannot be had.
@@ -65,7 +64,7 @@ def train(config: DictConfig, folder: Path) -> float:
     summary: dict[str, Any] = {"task": config.task, "status": "failed", "error": ""}
     try:
         check(config)
-        trainer, gan, data = build(config, folder)
+        trainer, gan, data = build(config)
         summary |= {"data": data.dataset.name}
         try:
             trainer.fit(gan, datamodule=data)
@@ -83,6 +82,8 @@ def train(config: DictConfig, folder: Path) -> float:
         # A constructor that refuses a value says why; anything else is a bug and keeps its trace.
         if isinstance(cause, UserError | ValueError):
             raise UserError(str(cause)) from error
+        if isinstance(cause, TypeError) and re.search(r"__init__\(\) (got|missing)", str(cause)):
+            raise UserError(" ".join(str(error).split())) from error
         raise
     except Exception as error:
         summary["error"] = f"{type(error).__name__}: {error}"
@@ -92,11 +93,11 @@ def train(config: DictConfig, folder: Path) -> float:
         seconds = round(time.perf_counter() - began, 1)
         summary |= {"metric": config.metric, "value": value, "seconds": seconds}
         if is_rank_zero():
-            write_json(folder / "summary.json", summary)
+            write_json(Path(config.folder) / "summary.json", summary)
     return math.nan if value is None else value
 
 
-def build(config: DictConfig, folder: Path) -> tuple[L.Trainer, GAN, DataModule]:
+def build(config: DictConfig) -> tuple[L.Trainer, GAN, DataModule]:
     """The trainer, the model and the data of a run, checked against each other."""
     import lightning as L
 
@@ -109,7 +110,7 @@ def build(config: DictConfig, folder: Path) -> tuple[L.Trainer, GAN, DataModule]
         config.trainer,
         callbacks=list(callbacks.values()),
         logger=list(instantiate(config.logger or {}).values()),
-        default_root_dir=folder,
+        default_root_dir=config.folder,
         enable_checkpointing=False,
         enable_model_summary=False,
         enable_progress_bar="progress" in callbacks,
@@ -127,13 +128,13 @@ def build(config: DictConfig, folder: Path) -> tuple[L.Trainer, GAN, DataModule]
     device = trainer.strategy.root_device
     if is_rank_zero():
         environment = describe(device, data.dataset.name, data.dataset.checksum)
-        write_json(folder / "env.json", environment)
+        write_json(Path(config.folder) / "env.json", environment)
     players = (("G", gan.generator), ("D", gan.discriminator))
     sizes = [f"{who} {sum(p.numel() for p in net.parameters()):,}" for who, net in players]
     log.info(
         "%s, %s training images; %s parameters; %s x %d; %s",
         *(data.dataset.name, f"{len(data.train.x):,}", " and ".join(sizes)),
-        *(device.type, trainer.world_size, folder),
+        *(device.type, trainer.world_size, config.folder),
     )
     return trainer, gan, data
 
@@ -163,7 +164,7 @@ def outcome(trainer: L.Trainer, gan: GAN, data: DataModule) -> dict[str, Any]:
 def is_rank_zero() -> bool:
     from lightning.pytorch.utilities import rank_zero_only
 
-    return rank_zero_only.rank == 0
+    return getattr(rank_zero_only, "rank", 0) == 0
 
 
 def quiet_lightning() -> None:
@@ -171,10 +172,13 @@ def quiet_lightning() -> None:
     for name in ("lightning.pytorch", "lightning.fabric"):
         logging.getLogger(name).setLevel(logging.WARNING)
     warnings.filterwarnings("ignore", "The number of training batches .* is smaller than")
+    # Under DDP the scalars are rank 0's, on purpose: to gather them would make all ranks wait.
+    warnings.filterwarnings("ignore", "It is recommended to use .*sync_dist")
     warnings.filterwarnings("ignore", category=FutureWarning, module="lightning")
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.part")
     part.write_text(json.dumps(content, indent=2) + "\n")
     part.replace(path)

@@ -25,7 +25,8 @@ class LastCheckpoint(Callback):
 
     def on_exception(self, trainer: L.Trainer, gan: GAN, exception: BaseException) -> None:
         # After a crash the state may be broken, and other ranks may not be there to save theirs.
-        if isinstance(exception, KeyboardInterrupt) and trainer.world_size == 1:
+        # Lightning makes a SystemExit of the SIGTERM that a cluster sends when time is up.
+        if isinstance(exception, KeyboardInterrupt | SystemExit) and trainer.world_size == 1:
             self.save(trainer)
 
     def save(self, trainer: L.Trainer) -> None:

@@ -48,6 +48,7 @@ class Samples(Callback):
         self.most_rows = most_rows
         self.frames: list[Image.Image] = []
         self.strips: list[tuple[str, Image.Image]] = []
+        self.active = False  # until training starts: what fails before that has no pictures
 
     def on_train_start(self, trainer: L.Trainer, gan: GAN) -> None:
         self.active = trainer.is_global_zero
@@ -61,13 +62,13 @@ class Samples(Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, gan: GAN, outputs: Any, batch: list[Sample], batch_idx: int
     ) -> None:
+        assert batch[-1].x is not None
+        self.real = batch[-1].x
         if not self.active or gan.batches_seen % self.every:
             return
         at = f"epoch {trainer.current_epoch + 1}, batch {gan.batches_seen:,}"
         name = f"{gan.batches_seen:06d}.png"
-        real = batch[-1].x
-        assert real is not None
-        self.save(self.draw(real[: self.count], f"real, {at}"), f"real_{name}")
+        self.save(self.draw(self.real[: self.count], f"real, {at}"), f"real_{name}")
         fake = self.draw(gan.sample(self.latents), at)
         self.save(fake, f"fake_{name}")
         self.frames.append(fake)
@@ -85,7 +86,9 @@ class Samples(Callback):
         self.strips.append((f"epoch {epoch}", strip))
         for logger in trainer.loggers:
             if hasattr(logger, "log_image"):
+                real = self.draw(self.real[: self.count], f"real, epoch {epoch}")
                 logger.log_image("samples/generated", [picture], step=gan.batches_seen)
+                logger.log_image("samples/real", [real], step=gan.batches_seen)
         self.assemble()
 
     def on_train_end(self, trainer: L.Trainer, gan: GAN) -> None:

@@ -33,8 +33,8 @@ REDRAW = 20  # seconds between two drawings of losses.png, which takes half a se
 class Scalars(Callback):
     """Hands scalars on, prints a line every `print_every` batches, draws the losses.
 
-    Loggers with `log_rows` get every batch, others the mean of each window of `log_every`. Means
-    over an epoch go to loggers and to `trainer.callback_metrics` as `epoch/...`, among them
+    Loggers with `log_rows` get every batch, others the mean of each window of at most `log_every`.
+    Means over an epoch go to loggers and to `trainer.callback_metrics` as `epoch/...`, among them
     `epoch/d/advantage`, the mean of D(x) minus that of D(G(z)): 0 where D cannot tell.
     Under DDP all of it is what rank 0 sees.
     """
@@ -57,10 +57,11 @@ class Scalars(Callback):
         self, trainer: L.Trainer, gan: GAN, outputs: Any, batch: list[Sample], batch_idx: int
     ) -> None:
         self.images += trainer.world_size * sum(len(s.x) for s in batch if s.x is not None)
-        if gan.batches_seen % self.log_every == 0:
+        due = [gan.batches_seen % every == 0 for every in (self.log_every, self.print_every)]
+        if any(due):  # what is printed is of the batches just seen
             window = self.hand_on(trainer, self.fetch(gan))
             gan.log_dict(window, logger=False, prog_bar=True, on_step=True, on_epoch=False)
-        if gan.batches_seen % self.print_every == 0:
+        if due[1]:
             self.print_line(trainer, gan)
 
     def on_train_epoch_end(self, trainer: L.Trainer, gan: GAN) -> None:
@@ -83,10 +84,11 @@ class Scalars(Callback):
 
     def on_train_end(self, trainer: L.Trainer, gan: GAN) -> None:
         self.draw(trainer, gan)
-        metrics = {f"final/{name}": values[-1] for name, values in self.per_epoch.items()}
+        final = {name.replace("epoch/", "final/"): v[-1] for name, v in self.per_epoch.items()}
         for logger in trainer.loggers:
             if hasattr(logger, "log_outcome"):
-                logger.log_outcome(settings(gan.hparams), metrics, step=gan.batches_seen)
+                row = {**settings(gan.hparams), "data": trainer.datamodule.dataset.name}
+                logger.log_outcome(row, final, step=gan.batches_seen)
 
     def on_exception(self, trainer: L.Trainer, gan: GAN, exception: BaseException) -> None:
         if gan.history:
@@ -109,13 +111,14 @@ class Scalars(Callback):
 
         self.epoch_rows += rows.values()
         for row in rows.values():
-            for name in ("train/d/loss", "train/g/loss"):
-                self.per_batch[name].append(row[name])
+            if "train/g/loss" in row:  # Ctrl-C may come between the two updates of a step
+                for name in ("train/d/loss", "train/g/loss"):
+                    self.per_batch[name].append(row[name])
         return rows
 
     def hand_on(self, trainer: L.Trainer, rows: dict[int, Row]) -> Row:
-        """Gives rows to all loggers; returns their mean."""
-        window = means(rows.values())
+        """Gives rows to all loggers; returns the mean of what they measure."""
+        window = {name: mean for name, mean in means(rows.values()).items() if name != "epoch"}
         for logger in trainer.loggers:
             if hasattr(logger, "log_rows"):
                 logger.log_rows(rows)
@@ -155,16 +158,10 @@ class Scalars(Callback):
 
 
 def settings(config: Mapping[str, Any]) -> dict[str, str | int | float]:
-    """A configuration as one table row: its plain values, and what its groups build."""
-    row: dict[str, str | int | float] = {}
-    for name, value in config.items():
-        if isinstance(value, str | int | float):
-            row[name] = value
-        elif isinstance(value, Mapping) and "_target_" in value:
-            row[name] = value["_target_"].rpartition(".")[2]
-    generator = config.get("gan", {}).get("generator", {})
-    row["model"] = generator.get("_target_", "").removeprefix("ganmnist.networks.")
-    return row
+    """A configuration as one row of a table: its plain values, and what it builds by name."""
+    plain = {name: v for name, v in config.items() if isinstance(v, str | int | float)}
+    parts = {"model": config["gan"]["generator"], "objective": config["gan"]["objective"]}
+    return plain | {name: part["_target_"].split(".", 1)[1] for name, part in parts.items()}
 
 
 def means(rows: Iterable[Mapping[str, float]]) -> Row:

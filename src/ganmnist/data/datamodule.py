@@ -141,7 +141,8 @@ class DataModule(L.LightningDataModule):
     def train_dataloader(self) -> Loader:
         assert self.train is not None
         assert self.trainer is not None
-        trainer, gan = self.trainer, self.trainer.lightning_module
+        trainer = self.trainer
+        gan: Any = trainer.lightning_module  # imports go down only, so its class is not known here
         device, world_size = trainer.strategy.root_device, trainer.world_size
         loader = Loader(
             Images(self.train.x.to(device), self.train.y.to(device)),

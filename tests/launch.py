@@ -1,0 +1,35 @@
+"""Starting `python -m ganmnist.train`: in this process, which is quick, or in one of its own."""
+
+import logging
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from hydra.core.global_hydra import GlobalHydra
+
+from ganmnist import train
+
+
+def launch(*arguments: str) -> None:
+    """The command in this process, which is left as it was."""
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    GlobalHydra.instance().clear()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["train", *arguments])
+        patch.setenv("HYDRA_FULL_ERROR", "1")  # undoes what the command sets
+        try:
+            train.main()
+        finally:
+            for handler in set(root.handlers) - set(handlers):
+                handler.close()
+            root.handlers[:] = handlers
+            root.setLevel(level)
+            GlobalHydra.instance().clear()
+
+
+def command(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """The command in a process whose current folder is `folder`."""
+    words = [sys.executable, "-m", "ganmnist.train", *arguments]
+    return subprocess.run(words, cwd=folder, capture_output=True, text=True)

@@ -1,0 +1,221 @@
+"""The command line: every mistake is answered by a sentence, at once, and leaves nothing behind."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+from launch import command, launch
+
+from ganmnist.config import KNOBS
+from ganmnist.data import MNIST, datasets
+
+KEYS = (
+    "batch_size, callbacks, data, datamodule, epochs, every, folder, gan, latent_dim, log_every, "
+    "logger, lr, metric, model, objective, optimizer, seed, task, trainer"
+)
+EXPERIMENTS = "dcgan64, paper_dcgan, quick, report_mlp"
+SWEEP = "several values make a sweep, which needs -m; a list is written [1,2]."
+FORM = "this is not of the form setting=value"
+MISTAKES = {
+    "epochs=ten": "epochs=ten: epochs takes a whole number of at least 1, such as epochs=20.",
+    "epochs=1.5": "epochs=1.5: epochs takes a whole number of at least 1, such as epochs=20.",
+    "modle=mlp": f"'modle'. Did you mean model? Choose one of {KEYS}.",
+    "model=resnet9000": "model=resnet9000: there is no such choice. "
+    "Choose one of dcgan, dcgan64, mlp.",
+    "lr=-1": "lr=-1.0 is out of range: lr takes a number above 0, such as lr=2e-4.",
+    "lr=nan": "lr=nan is out of range: lr takes a number above 0, such as lr=2e-4.",
+    "lr=inf": "lr=inf is out of range: lr takes a number above 0, such as lr=2e-4.",
+    "batch_size=0": "batch_size=0 is out of range: batch_size takes a whole number of at least 1",
+    "seed=-1": "seed=-1 is out of range: seed takes a whole number of at least 0",
+    "trainer.gpsu=1": "'gpsu' in trainer. Did you mean gpus?",
+    "experiment=foo": f"experiment=foo: there is no such choice. Choose one of {EXPERIMENTS}.",
+    "model.generator.width=[1]": "'width' in model.generator. Did you mean widths?",
+    "lr=1,2": f"lr=1,2: {SWEEP}",
+    "lr=range(1,3)": f"lr=range(1,3): {SWEEP}",
+    "model.generator.widths=[1,2": f"model.generator.widths=[1,2: {FORM}",
+    "epochs": f"epochs: {FORM}",
+}
+SWEEP_MISTAKES = {
+    "-m data=digits seed=0,1 lr=-1": MISTAKES["lr=-1"],
+    "-m data=digits seed=0,1 trainer.devices=2": "trainer.devices=2: a job of a sweep has one",
+    "-m data=digits seed=0,1 trainer.gpus=2": "trainer.gpus=2: a job of a sweep has one",
+}
+UNKNOWN_IN_SWEEP = "-m data=digits model=mlp,resnet9000"
+
+# One process for all of them, because starting one takes a second.
+HARNESS = """
+import contextlib, io, json, os, runpy, sys
+from hydra.core.global_hydra import GlobalHydra
+
+answers = {}
+for line in json.loads(sys.argv[1]):
+    GlobalHydra.instance().clear()
+    sys.argv = ["train", *line.split()]
+    out, err, code = io.StringIO(), io.StringIO(), 0
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            runpy.run_module("ganmnist.train", run_name="__main__", alter_sys=True)
+        except SystemExit as leaving:
+            code = leaving.code
+    answers[line] = code, out.getvalue(), err.getvalue(), "torch" in sys.modules, os.listdir()
+print(json.dumps(answers))
+"""
+
+
+class Answer(NamedTuple):
+    code: int
+    out: str
+    err: str
+    torch: bool  # has been imported
+    files: list[str]  # of the current folder
+
+
+@pytest.fixture(scope="module")
+def answers(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Answer]:
+    """What the command says to a command line, and what it leaves."""
+    lines = json.dumps([*MISTAKES, *SWEEP_MISTAKES, "--help", UNKNOWN_IN_SWEEP])
+    folder = tmp_path_factory.mktemp("empty")
+    harness = [sys.executable, "-c", HARNESS, lines]
+    done = subprocess.run(harness, cwd=folder, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return {line: Answer(*answer) for line, answer in json.loads(done.stdout).items()}
+
+
+@pytest.mark.parametrize("mistake", [*MISTAKES, *SWEEP_MISTAKES])
+def test_a_mistake_is_answered_by_a_sentence(mistake: str, answers: dict[str, Answer]) -> None:
+    answer = answers[mistake]
+    assert answer.err.startswith("ganmnist: ")
+    assert answer.err.count("\n") == 1
+    assert (MISTAKES | SWEEP_MISTAKES)[mistake] in answer.err
+    assert (answer.code, answer.out, answer.torch, answer.files) == (2, "", False, [])
+
+
+def test_a_sweep_over_what_there_is_not_starts_no_job(answers: dict[str, Answer]) -> None:
+    answer = answers[UNKNOWN_IN_SWEEP]
+    assert answer.err == f"ganmnist: {MISTAKES['model=resnet9000']}\n"
+    assert (answer.code, answer.torch) == (2, False)
+
+
+def test_help_fits_a_screen(answers: dict[str, Answer]) -> None:
+    answer = answers["--help"]
+    assert (answer.code, answer.err, answer.torch, answer.files) == (0, "", False, [])
+    lines = answer.out.splitlines()
+    assert len(lines) < 60
+    assert max(map(len, lines)) <= 100
+    assert "model: dcgan, dcgan64, mlp" in lines
+    assert f"experiment: {EXPERIMENTS}" in lines
+    assert [line.split()[0] for line in lines if line.split()[:1] and line.split()[0] in KNOBS] == [
+        *KNOBS
+    ]
+    examples = [line for line in lines if line.startswith("  python -m ganmnist.train ")]
+    assert len(examples) > 4
+    assert any("-m lr=1e-4,2e-4" in line for line in examples)
+    assert any("--config-dir" in line for line in examples)
+
+
+DEVICES = {
+    "trainer.gpus=99": "trainer.gpus=99 is more than the",
+    "trainer.gpus=banana": "trainer.gpus=banana is not a number of GPUs",
+    "trainer=cpu trainer.gpus=1": "trainer=cpu contradicts trainer.gpus=1",
+    "trainer=gpu trainer.gpus=0": "trainer=gpu contradicts trainer.gpus=0",
+    "trainer.devices=0": "trainer.devices=0 is out of range",
+}
+
+
+@pytest.mark.parametrize("asked", DEVICES)
+def test_devices_are_refused_before_data_are_read(
+    asked: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def never(data: MNIST) -> None:
+        raise AssertionError("data were looked at")
+
+    monkeypatch.setattr(MNIST, "prepare", never)
+    with pytest.raises(SystemExit) as leaving:
+        launch("data=mnist", *asked.split(), f"hydra.run.dir={tmp_path / 'run'}")
+    assert leaving.value.code == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"ganmnist: {DEVICES[asked]}")
+    assert said.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("asked", "parts"),
+    [
+        ("model.generator.kernels=[4,3]", ["kernels=[4, 3]", "widths=[256, 128, 64]"]),
+        ("model.generator.strides=[1,2,2,1]", ["(1, 15, 15)", "(1, 28, 28)", "model.generator"]),
+        ("experiment=paper_dcgan model=mlp", ["ganmnist.networks.mlp.Generator", "'kernels'"]),
+        ("+objective.sharpness=3", ["ganmnist.objectives.BCE", "'sharpness'"]),
+        ("batch_size=100000", ["batch_size=100000", "3000 training images of digits"]),
+    ],
+)
+def test_what_cannot_be_built_is_a_sentence(
+    asked: str,
+    parts: list[str],
+    tmp_path: Path,
+    data_root: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit) as leaving:
+        launch("data=digits", "trainer=cpu", *asked.split(), f"hydra.run.dir={tmp_path / 'run'}")
+    assert leaving.value.code == 2
+    said = capsys.readouterr().err
+    assert said.startswith("ganmnist: ")
+    assert said.count("\n") == 1
+    for part in parts:
+        assert part in said
+    summary = json.loads((tmp_path / "run/summary.json").read_text())
+    assert summary["status"] == "failed"
+    assert parts[-1] in summary["error"]
+
+
+def test_a_bug_keeps_its_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*arguments: object) -> None:
+        raise ZeroDivisionError("a bug")
+
+    monkeypatch.setattr("ganmnist.devices.place", broken)
+    with pytest.raises(Exception, match="a bug") as raised:
+        launch("data=digits", f"hydra.run.dir={tmp_path / 'run'}")
+    assert isinstance(raised.value.__cause__, ZeroDivisionError)
+
+
+def test_mnist_that_cannot_be_had_is_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(datasets, "unreachable", lambda urls: "no network in this test")
+    run = f"hydra.run.dir={tmp_path / 'run'}"
+    with pytest.raises(SystemExit) as leaving:
+        launch("data=mnist", f"data.root={tmp_path / 'none'}", "trainer=cpu", run)
+    assert leaving.value.code == 2
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1
+    for part in (f"MNIST is not in {tmp_path / 'none'}", "no network in this test", "data=digits"):
+        assert part in said
+    assert not (tmp_path / "none").exists()
+
+
+def test_an_objective_of_ones_own_is_a_class_and_a_yaml(tmp_path: Path, data_root: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from ganmnist.objectives import BCE\n\n\n"
+        "class Doubled(BCE):\n"
+        "    def d_loss(self, duel):\n"
+        "        return duel.part('doubled', 2 * super().d_loss(duel))\n"
+    )
+    (tmp_path / "conf/objective").mkdir(parents=True)
+    (tmp_path / "conf/objective/doubled.yaml").write_text("_target_: mine.Doubled\n")
+    asked = ("--config-dir", "conf", "objective=doubled", "experiment=quick", "data=digits")
+    few = ("epochs=1", "trainer=cpu", "trainer.limit_train_batches=2")
+
+    done = command(*asked, *few, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    [folder] = (tmp_path / "logs/quick").iterdir()
+    epoch = json.loads((folder / "summary.json").read_text())["scalars"]
+    assert epoch["epoch/d/loss"] == epoch["epoch/d/doubled"]
+    assert epoch["epoch/d/loss"] == pytest.approx(
+        2 * (epoch["epoch/d/real"] + epoch["epoch/d/fake"])
+    )

@@ -1,0 +1,262 @@
+"""Configuration: every choice composes and trains, and the recipes are what their sources say."""
+
+import csv
+import json
+import shutil
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from conftest import configuration
+from hydra import compose, initialize_config_dir
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+
+from ganmnist.paths import conf_dir
+from ganmnist.train import train
+
+CONF = conf_dir()
+GROUPS = {
+    folder.name: {file.stem for file in folder.glob("*.yaml")}
+    for folder in CONF.iterdir()
+    if folder.is_dir() and folder.name != "hydra"
+}
+CHOICES = sorted(f"{group}={choice}" for group in GROUPS for choice in GROUPS[group])
+KNOBS = ("epochs", "lr", "batch_size", "latent_dim", "every")
+
+
+def plain(*overrides: str) -> dict[str, Any]:
+    """A composed configuration, every interpolation resolved."""
+    config = configuration("folder=here", *overrides)
+    return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
+
+
+def test_the_promised_choices_are_there() -> None:
+    promised = {
+        "model": {"dcgan", "mlp", "dcgan64"},
+        "objective": {"bce", "bce_logits"},
+        "optimizer": {"adam"},
+        "data": {"auto", "mnist", "fashion_mnist", "digits"},
+        "trainer": {"default", "cpu", "gpu", "ddp"},
+        "logger": {"tensorboard", "csv", "none"},
+        "callbacks": {"default", "none"},
+        "experiment": {"paper_dcgan", "report_mlp", "dcgan64", "quick"},
+    }
+    missing = {group: promised[group] - GROUPS[group] for group in promised}
+    assert not any(missing.values()), missing
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_every_choice_composes(choice: str) -> None:
+    config = plain(choice)
+    assert config["gan"]["generator"]["_target_"].startswith("ganmnist.networks.")
+
+
+@pytest.mark.parametrize("file", sorted(CONF.rglob("*.yaml")), ids=lambda file: file.stem)
+def test_every_file_is_under_25_lines(file: Path) -> None:
+    assert len(file.read_text().splitlines()) < 25
+
+
+NARROW = {
+    "dcgan64": ["model.generator.widths=[4,4,4,4]", "model.discriminator.widths=[4,4,4,4]"],
+    "paper_dcgan": ["model.generator.widths=[4,4,4]", "model.discriminator.widths=[4,4]"],
+}
+
+
+@pytest.mark.parametrize("experiment", sorted(GROUPS["experiment"]))
+def test_every_experiment_trains(experiment: str, tmp_path: Path, data_root: Path) -> None:
+    few = ("data=digits", "trainer=cpu", "epochs=1", "trainer.limit_train_batches=2", "every=2")
+    narrow = NARROW.get(experiment, [])
+    value = train(configuration(f"folder={tmp_path}", f"experiment={experiment}", *few, *narrow))
+
+    promised = {
+        *("env.json", "summary.json", "metrics.csv", "losses.png", "progress.gif", "epochs.png"),
+        *("checkpoints/last.ckpt", "samples/real_000002.png", "samples/fake_000002.png"),
+        "samples/epoch_001.png",
+    }
+    files = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
+    assert promised <= files
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert (summary["task"], summary["status"]) == (experiment, "finished")
+    assert (summary["epochs"], summary["batches_seen"]) == (1, 2)
+    assert value == summary["value"] == summary["scalars"]["epoch/d/advantage"]
+
+
+def test_nobody_needs_to_watch(tmp_path: Path, data_root: Path) -> None:
+    silent = ("callbacks=none", "logger=none", "data=digits", "trainer=cpu", "model=mlp")
+    train(configuration(f"folder={tmp_path}", *silent, "epochs=1", "trainer.limit_train_batches=2"))
+    assert {path.name for path in tmp_path.iterdir()} == {"env.json", "summary.json"}
+    assert json.loads((tmp_path / "summary.json").read_text())["batches_seen"] == 2
+
+
+def test_a_csv_is_all_that_logger_csv_leaves(tmp_path: Path, data_root: Path) -> None:
+    parts = ("logger=csv", "data=digits", "trainer=cpu", "model=mlp", "objective=bce_logits")
+    train(configuration(f"folder={tmp_path}", *parts, "epochs=1", "trainer.limit_train_batches=3"))
+    assert not (tmp_path / "tensorboard").exists()
+    with (tmp_path / "metrics.csv").open() as file:
+        assert [row["step"] for row in csv.DictReader(file)] == ["1", "2", "3"]
+
+
+# The recipes, value by value.
+
+DCGAN = {
+    "gan.generator": {
+        "_target_": "ganmnist.networks.dcgan.Generator",
+        "latent_dim": 100,
+        "channels": 1,
+        "widths": [256, 128, 64],
+        "kernels": [4, 3, 4, 4],
+        "strides": [1, 2, 2, 2],
+    },
+    "gan.discriminator": {
+        "_target_": "ganmnist.networks.dcgan.Discriminator",
+        "channels": 1,
+        "widths": [64, 128],
+        "kernels": [4, 4, 7],
+        "strides": [2, 2, 1],
+        "first_norm": True,
+        "slope": 0.2,
+    },
+    "datamodule.image_size": 28,
+}
+DCGAN64 = {
+    "gan.generator": {
+        "_target_": "ganmnist.networks.dcgan.Generator",
+        "latent_dim": 100,
+        "channels": 1,
+        "widths": [512, 256, 128, 64],
+        "kernels": [4, 4, 4, 4, 4],
+        "strides": [1, 2, 2, 2, 2],
+    },
+    "gan.discriminator": {
+        "_target_": "ganmnist.networks.dcgan.Discriminator",
+        "channels": 1,
+        "widths": [64, 128, 256, 512],
+        "kernels": [4, 4, 4, 4, 4],
+        "strides": [2, 2, 2, 2, 1],
+        "first_norm": False,
+        "slope": 0.2,
+    },
+    "datamodule.image_size": 64,
+}
+MLP = {
+    "gan.generator": {
+        "_target_": "ganmnist.networks.mlp.Generator",
+        "latent_dim": 100,
+        "channels": 1,
+        "image_size": 28,
+        "widths": [32, 64, 128],
+        "slope": 0.2,
+        "dropout": 0.3,
+    },
+    "gan.discriminator": {
+        "_target_": "ganmnist.networks.mlp.Discriminator",
+        "channels": 1,
+        "image_size": 28,
+        "widths": [128, 64, 32],
+        "slope": 0.2,
+        "dropout": 0.3,
+    },
+    "datamodule.image_size": 28,
+}
+ALIKE = {
+    "batch_size": 64,
+    "datamodule.batch_size": 64,
+    "every": 200,
+    "gan.latent": {"_target_": "ganmnist.latents.Normal", "dim": 100},
+    "gan.terms": [],
+}
+
+
+def bce(stable: bool) -> dict[str, Any]:
+    return {"gan.objective": {"_target_": "ganmnist.objectives.BCE", "stable": stable}}
+
+
+RECIPES = {
+    "paper_dcgan": ALIKE | DCGAN | bce(stable=False) | {"epochs": 20, "gan.fresh_fakes": False},
+    "dcgan64": ALIKE | DCGAN64 | bce(stable=False) | {"epochs": 20, "gan.fresh_fakes": False},
+    "report_mlp": ALIKE | MLP | bce(stable=True) | {"epochs": 100, "gan.fresh_fakes": True},
+}
+ADAM = {
+    "paper_dcgan": (2e-4, (0.5, 0.999)),
+    "dcgan64": (2e-4, (0.5, 0.999)),
+    "report_mlp": (2e-3, (0.9, 0.999)),  # PyTorch's default betas
+}
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_recipe_is_the_table(recipe: str) -> None:
+    config = OmegaConf.create(plain(f"experiment={recipe}"))
+    found = {key: OmegaConf.select(config, key) for key in RECIPES[recipe]}
+    assert found == RECIPES[recipe]
+
+
+@pytest.mark.parametrize("recipe", ADAM)
+def test_recipe_trains_both_players_with_its_adam(recipe: str) -> None:
+    gan = instantiate(configuration(f"experiment={recipe}").gan)
+    for optimizer, player in zip(gan.configure_optimizers(), ("d", "g"), strict=True):
+        assert type(optimizer) is torch.optim.Adam
+        assert (optimizer.defaults["lr"], tuple(optimizer.defaults["betas"])) == ADAM[recipe]
+        assert (optimizer.defaults["eps"], optimizer.defaults["weight_decay"]) == (1e-8, 0)
+        [group] = optimizer.param_groups
+        assert {id(p) for p in group["params"]} == {id(p) for p in gan.parameters_of[player]}
+
+
+def test_bare_defaults_are_recipe_a() -> None:
+    bare, recipe = plain(), plain("experiment=paper_dcgan")
+    assert (bare.pop("task"), recipe.pop("task")) == ("train", "paper_dcgan")
+    assert bare == recipe
+
+
+def disturbed(value: Any, name: str = "") -> Any:
+    """Another value of the same type for everything that a recipe has a say in."""
+    if name in ("image_size", "channels", "seed", "chunk", "fused", "_partial_"):
+        return value
+    if isinstance(value, dict):
+        return {key: disturbed(inner, key) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [disturbed(inner) for inner in value]
+    if isinstance(value, bool):
+        return not value
+    return value + 1 if isinstance(value, int | float) else value
+
+
+def replaced(entry: Any, other: dict[str, str]) -> Any:
+    """An entry of a defaults list, with another choice for the groups of `other`."""
+    if not isinstance(entry, dict):
+        return entry
+    return {group: other.get(group, choice) for group, choice in entry.items()}
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_recipe_does_not_hang_on_the_defaults(recipe: str, tmp_path: Path) -> None:
+    conf = Path(shutil.copytree(CONF, tmp_path / "conf"))
+    groups = (conf.glob(f"{group}/*.yaml") for group in ("model", "objective", "optimizer"))
+    for file in (conf / "train.yaml", conf / "parts.yaml", *chain(*groups)):
+        content = OmegaConf.to_container(OmegaConf.load(file))
+        defaults = content.pop("defaults", None)
+        content = disturbed(content)
+        if defaults:
+            other = {"model": "dcgan" if recipe == "report_mlp" else "mlp"}
+            other["objective"] = "bce" if recipe == "report_mlp" else "bce_logits"
+            content["defaults"] = [replaced(entry, other) for entry in defaults]
+        OmegaConf.save(OmegaConf.create(content), file)
+
+    def composed(*overrides: str) -> dict[str, Any]:
+        with initialize_config_dir(str(conf), version_base="1.3"):
+            config = compose("train", ["folder=here", *overrides])
+        return OmegaConf.to_container(config, resolve=True)
+
+    asked = f"experiment={recipe}"
+    expected, bare, found = plain(asked), composed(), composed(asked)
+    for part in (*KNOBS, "gan"):
+        assert bare[part] != expected[part]
+        assert found[part] == expected[part]
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_lr_is_both_players_and_either_may_differ(recipe: str) -> None:
+    gan = plain(f"experiment={recipe}", "lr=0.5", "optimizer.d.lr=0.25")["gan"]
+    assert (gan["d_optimizer"]["lr"], gan["g_optimizer"]["lr"]) == (0.25, 0.5)

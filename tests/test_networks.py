@@ -1,0 +1,246 @@
+"""The shipped networks, as conf/model/*.yaml builds them, against plain PyTorch."""
+
+import math
+import re
+from collections.abc import Iterator
+from copy import deepcopy
+from functools import cache
+
+import pytest
+import torch
+from conftest import configuration
+from hydra.utils import instantiate
+from torch import nn
+
+from ganmnist.duel import Sample
+from ganmnist.networks import dcgan, mlp
+
+
+@cache
+def built(model: str) -> tuple[nn.Module, nn.Module]:
+    config = configuration(f"model={model}").model
+    torch.manual_seed(0)
+    return instantiate(config.generator), instantiate(config.discriminator)
+
+
+def build(model: str) -> tuple[nn.Module, nn.Module]:
+    """Generator and discriminator of conf/model/`model`.yaml, always with the same weights."""
+    return deepcopy(built(model))
+
+
+def up(c_in: int, c_out: int, kernel: int, stride: int, padding: int) -> nn.Module:
+    return nn.ConvTranspose2d(c_in, c_out, kernel, stride, padding, bias=False)
+
+
+def down(c_in: int, c_out: int, kernel: int, stride: int, padding: int) -> nn.Module:
+    return nn.Conv2d(c_in, c_out, kernel, stride, padding, bias=False)
+
+
+def norm_relu(c: int) -> list[nn.Module]:
+    return [nn.BatchNorm2d(c), nn.ReLU()]
+
+
+def leaky_dropout() -> list[nn.Module]:
+    return [nn.LeakyReLU(0.2), nn.Dropout(0.3)]
+
+
+def dcgan_by_hand() -> tuple[nn.Module, nn.Module]:
+    return nn.Sequential(
+        *(up(100, 256, 4, 1, 0), *norm_relu(256)),
+        *(up(256, 128, 3, 2, 1), *norm_relu(128)),
+        *(up(128, 64, 4, 2, 1), *norm_relu(64)),
+        *(up(64, 1, 4, 2, 1), nn.Tanh()),
+    ), nn.Sequential(
+        *(down(1, 64, 4, 2, 1), nn.BatchNorm2d(64), nn.LeakyReLU(0.2)),
+        *(down(64, 128, 4, 2, 1), nn.BatchNorm2d(128), nn.LeakyReLU(0.2)),
+        down(128, 1, 7, 1, 0),
+    )
+
+
+def dcgan64_by_hand() -> tuple[nn.Module, nn.Module]:
+    return nn.Sequential(
+        *(up(100, 512, 4, 1, 0), *norm_relu(512)),
+        *(up(512, 256, 4, 2, 1), *norm_relu(256)),
+        *(up(256, 128, 4, 2, 1), *norm_relu(128)),
+        *(up(128, 64, 4, 2, 1), *norm_relu(64)),
+        *(up(64, 1, 4, 2, 1), nn.Tanh()),
+    ), nn.Sequential(
+        *(down(1, 64, 4, 2, 1), nn.LeakyReLU(0.2)),
+        *(down(64, 128, 4, 2, 1), nn.BatchNorm2d(128), nn.LeakyReLU(0.2)),
+        *(down(128, 256, 4, 2, 1), nn.BatchNorm2d(256), nn.LeakyReLU(0.2)),
+        *(down(256, 512, 4, 2, 1), nn.BatchNorm2d(512), nn.LeakyReLU(0.2)),
+        down(512, 1, 4, 1, 0),
+    )
+
+
+def mlp_by_hand() -> tuple[nn.Module, nn.Module]:
+    return nn.Sequential(
+        *(nn.Linear(100, 32), *leaky_dropout()),
+        *(nn.Linear(32, 64), *leaky_dropout()),
+        *(nn.Linear(64, 128), *leaky_dropout()),
+        *(nn.Linear(128, 784), nn.Tanh()),
+    ), nn.Sequential(
+        *(nn.Linear(784, 128), *leaky_dropout()),
+        *(nn.Linear(128, 64), *leaky_dropout()),
+        *(nn.Linear(64, 32), *leaky_dropout()),
+        nn.Linear(32, 1),
+    )
+
+
+BY_HAND = {"dcgan": dcgan_by_hand, "dcgan64": dcgan64_by_hand, "mlp": mlp_by_hand}
+every_model = pytest.mark.parametrize("model", BY_HAND)
+
+
+def layers(network: nn.Module) -> Iterator[nn.Module]:
+    """What computes, in order, without what only reshapes."""
+    for module in network.modules():
+        if not (list(module.children()) or isinstance(module, nn.Flatten | nn.Unflatten)):
+            yield module
+
+
+def describe(network: nn.Module) -> list[str]:
+    return [re.sub("(, )?inplace=True", "", repr(layer)) for layer in layers(network)]
+
+
+@every_model
+def test_layers_are_those_of_the_recipe(model: str) -> None:
+    for ours, by_hand in zip(build(model), BY_HAND[model](), strict=True):
+        assert describe(ours) == describe(by_hand)
+
+
+@every_model
+@pytest.mark.parametrize("training", [True, False])
+def test_networks_compute_what_the_layers_compute(model: str, training: bool) -> None:
+    (g, d), (g_by_hand, d_by_hand) = build(model), BY_HAND[model]()
+    for ours, by_hand in ((g, g_by_hand), (d, d_by_hand)):
+        values = ours.state_dict().values()
+        by_hand.load_state_dict(dict(zip(by_hand.state_dict(), values, strict=True)))
+        ours.train(training)
+        by_hand.train(training)
+    z = torch.randn(3, 100)
+    z_by_hand = z if model == "mlp" else z[:, :, None, None]
+    torch.manual_seed(1)  # dropout
+    x = g(z)
+    logits = d(Sample(x))
+    torch.manual_seed(1)
+    x_by_hand = g_by_hand(z_by_hand)
+    logits_by_hand = d_by_hand(x_by_hand).flatten()
+    torch.testing.assert_close(x.flatten(), x_by_hand.flatten(), rtol=0, atol=0)
+    torch.testing.assert_close(logits, logits_by_hand, rtol=0, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("model", "g_count", "d_count"),
+    [
+        (
+            "dcgan",
+            100 * 256 * 16 + 256 * 128 * 9 + 128 * 64 * 16 + 64 * 16 + 2 * (256 + 128 + 64),
+            64 * 16 + 64 * 128 * 16 + 128 * 49 + 2 * (64 + 128),
+        ),
+        ("dcgan64", 3_574_656, 2_763_520),
+        (
+            "mlp",
+            101 * 32 + 33 * 64 + 65 * 128 + 129 * 784,
+            785 * 128 + 129 * 64 + 65 * 32 + 33,
+        ),
+    ],
+)
+def test_parameter_counts(model: str, g_count: int, d_count: int) -> None:
+    counts = [sum(p.numel() for p in network.parameters()) for network in build(model)]
+    assert counts == [g_count, d_count]
+
+
+SHAPES = {
+    "dcgan": (
+        [(256, 4, 4), (128, 7, 7), (64, 14, 14), (1, 28, 28)],
+        [(64, 14, 14), (128, 7, 7), (1, 1, 1)],
+    ),
+    "dcgan64": (
+        [(512, 4, 4), (256, 8, 8), (128, 16, 16), (64, 32, 32), (1, 64, 64)],
+        [(64, 32, 32), (128, 16, 16), (256, 8, 8), (512, 4, 4), (1, 1, 1)],
+    ),
+    "mlp": ([(32,), (64,), (128,), (784,)], [(128,), (64,), (32,), (1,)]),
+}
+
+
+@every_model
+def test_shapes_of_every_block(model: str) -> None:
+    generator, discriminator = build(model)
+    seen: list[tuple[int, ...]] = []
+    for layer in [*layers(generator), *layers(discriminator)]:
+        if isinstance(layer, nn.Linear | nn.Conv2d | nn.ConvTranspose2d):
+            layer.register_forward_hook(lambda layer, given, out: seen.append(out.shape[1:]))
+    x = generator(torch.randn(2, 100))
+    sample = Sample(x)
+    assert discriminator(sample).shape == (2,)
+    assert seen == [*SHAPES[model][0], *SHAPES[model][1]]
+    features = discriminator.features(sample)
+    assert features.shape == (2, math.prod(SHAPES[model][1][-2]))
+    assert discriminator.score(features, sample).shape == (2,)
+    size = 64 if model == "dcgan64" else 28
+    assert x.shape == (2, 1, size, size)
+
+
+@every_model
+def test_images_lie_in_the_range_of_tanh(model: str) -> None:
+    generator, _ = build(model)
+    *_, last = (layer for layer in layers(generator) if list(layer.parameters()))
+    inputs = []
+    last.register_forward_hook(lambda layer, given, out: inputs.append(out))
+    x = generator(100 * torch.randn(8, 100))
+    assert x.abs().max() <= 1
+    assert torch.equal(x.flatten(), inputs[0].tanh().flatten())
+
+
+@pytest.mark.parametrize("model", ["dcgan", "dcgan64"])
+def test_initialisation_of_radford_et_al(model: str) -> None:
+    """n draws of N(mu, s) have a mean within s / sqrt(n) and a deviation within s / sqrt(2 n)."""
+
+    def drawn_from(values: torch.Tensor, mu: float) -> None:
+        n = values.numel()
+        assert abs(values.mean().item() - mu) < 5 * 0.02 / math.sqrt(n)
+        assert abs(values.std().item() - 0.02) < 5 * 0.02 / math.sqrt(2 * n)
+
+    for network in build(model):
+        norms = [layer for layer in layers(network) if isinstance(layer, nn.BatchNorm2d)]
+        for layer in layers(network):
+            if isinstance(layer, nn.Conv2d | nn.ConvTranspose2d):
+                drawn_from(layer.weight, 0.0)
+                assert layer.bias is None
+        drawn_from(torch.cat([norm.weight for norm in norms]), 1.0)
+        assert not any(norm.bias.any() for norm in norms)
+        assert {(norm.eps, norm.momentum) for norm in norms} == {(1e-5, 0.1)}
+
+
+def test_perceptrons_have_the_initialisation_of_pytorch() -> None:
+    ours = build("mlp")
+    torch.manual_seed(0)
+    for network, by_hand in zip(ours, mlp_by_hand(), strict=True):
+        for p, q in zip(network.parameters(), by_hand.parameters(), strict=True):
+            assert torch.equal(p, q)
+
+
+@pytest.mark.parametrize("model", ["dcgan", "mlp"])
+def test_channels_and_latent_dim_follow_the_configuration(model: str) -> None:
+    config = configuration(f"model={model}", "data.channels=3", "latent_dim=7").model
+    x = instantiate(config.generator)(torch.randn(2, 7))
+    assert x.shape == (2, 3, 28, 28)
+    assert instantiate(config.discriminator)(Sample(x)).shape == (2,)
+
+
+@pytest.mark.parametrize("network", [dcgan.Generator, dcgan.Discriminator])
+@pytest.mark.parametrize("wrong", ["widths", "kernels", "strides"])
+def test_lists_that_do_not_fit_together_are_refused(network: type, wrong: str) -> None:
+    lists = {"widths": [8, 4], "kernels": [4, 4, 4], "strides": [1, 2, 2]}
+    network(**lists)
+    lists[wrong].append(4)
+    with pytest.raises(ValueError, match=rf"{wrong}=\[[\d, ]*, 4\]"):
+        network(**lists)
+
+
+def test_dropout_is_off_in_evaluation_mode() -> None:
+    generator = mlp.Generator().eval()
+    z = torch.randn(4, 100)
+    assert torch.equal(generator(z), generator(z))
+    generator.train()
+    assert not torch.equal(generator(z), generator(z))

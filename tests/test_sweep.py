@@ -1,0 +1,92 @@
+"""A sweep: a folder a job, a table of all, and a job that fails stops nobody."""
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+from launch import launch
+
+from ganmnist.data import datasets
+from ganmnist.sweep import finish
+
+FEW = ("-m", "trainer=cpu", "experiment=quick", "epochs=1", "trainer.limit_train_batches=2")
+
+
+def table(sweep: Path) -> list[dict[str, str]]:
+    with (sweep / "sweep.csv").open(newline="") as file:
+        return [*csv.DictReader(file)]
+
+
+@pytest.fixture
+def here(tmp_path: Path, data_root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty current folder."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_a_sweep_is_a_folder_a_job_and_a_table(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as leaving:
+        launch(*FEW, "data=digits", "lr=1e-3,2e-3", "batch_size=8,100000")
+    assert leaving.value.code == 1  # two of the four cannot be
+
+    [sweep] = (here / "logs/multirun").iterdir()
+    rows = table(sweep)
+    settings = [("0.001", "8"), ("0.001", "100000"), ("0.002", "8"), ("0.002", "100000")]
+    assert [(row["lr"], row["batch_size"]) for row in rows] == settings
+    assert [row["status"] for row in rows] == ["finished", "failed", "finished", "failed"]
+    assert [row["experiment"] for row in rows] == ["quick"] * 4
+
+    folders = sorted(path for path in sweep.iterdir() if path.is_dir())
+    for (lr, batch_size), row, folder in zip(settings, rows, folders, strict=True):
+        assert folder.name.startswith(f"{row['job']}_batch_size={batch_size},")
+        assert f",lr={lr}," in folder.name
+        summary = json.loads((folder / "summary.json").read_text())
+        assert summary["status"] == row["status"]
+        if row["status"] == "finished":
+            assert float(row["epoch/d/advantage"]) == summary["value"]
+            assert (folder / "checkpoints/last.ckpt").is_file()
+        else:
+            assert "batch_size=100000" in row["error"] == summary["error"]
+
+    captured = capsys.readouterr()
+    assert "Traceback" not in captured.out + captured.err
+    printed = captured.out[captured.out.index("4 jobs in") :]
+    assert printed.count("finished") == printed.count("failed") == 2
+    for shown in ("lr", "batch_size", "0.002", "100000"):
+        assert shown in printed
+    assert "experiment" not in printed  # the same in all jobs
+
+
+def test_the_jobs_of_a_sweep_decide_once_what_auto_is(
+    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[list[str]] = []
+
+    def no_network(urls: list[str]) -> str:
+        asked.append(urls)
+        return "no network in this test"
+
+    monkeypatch.setattr(datasets, "unreachable", no_network)
+    launch(*FEW, "data=auto", "seed=0,1", "logger=none", "callbacks=none")
+    assert len(asked) == 1
+    assert capsys.readouterr().out.count("NOT MNIST's images") == 1
+
+    [sweep] = (here / "logs/multirun").iterdir()
+    assert [row["status"] for row in table(sweep)] == ["finished"] * 2
+    for summary in sweep.glob("*/summary.json"):
+        assert json.loads(summary.read_text())["data"] == "digits"
+
+
+def test_a_job_that_left_nothing_died(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for job in (0, 10, 2):
+        (tmp_path / f"{job}_lr={job}/.hydra").mkdir(parents=True)
+        (tmp_path / f"{job}_lr={job}/.hydra/overrides.yaml").write_text(f"- lr={job}\n")
+    assert finish(tmp_path) == 3
+    assert [(row["job"], row["lr"], row["status"]) for row in table(tmp_path)] == [
+        ("0", "0", "died"),
+        ("2", "2", "died"),
+        ("10", "10", "died"),
+    ]

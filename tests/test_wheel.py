@@ -1,0 +1,61 @@
+"""The wheel, installed away from the checkout, trains with its own conf/ and with a user's."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import CHECKOUT
+from launch import command
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the package as pip installs it."""
+    wheels, target = tmp_path_factory.mktemp("wheels"), tmp_path_factory.mktemp("site")
+    build = ["hatchling", "build", "-t", "wheel", "-d", str(wheels)]
+    subprocess.run([sys.executable, "-m", *build], cwd=CHECKOUT, check=True, capture_output=True)
+    [wheel] = wheels.iterdir()
+    install = ["pip", "install", "--no-deps", "--no-index", "--target", str(target), str(wheel)]
+    subprocess.run([sys.executable, "-m", *install], check=True, capture_output=True)
+    return target
+
+
+def test_the_wheel_holds_all_of_conf(installed: Path) -> None:
+    shipped = {path.relative_to(CHECKOUT / "conf") for path in (CHECKOUT / "conf").rglob("*.yaml")}
+    conf = installed / "ganmnist/conf"
+    assert {path.relative_to(conf) for path in conf.rglob("*.yaml")} == shipped
+    assert {path.name for path in installed.iterdir() if path.suffix != ".dist-info"} == {
+        "ganmnist"
+    }
+
+
+def test_the_wheel_trains_anywhere(
+    installed: Path, tmp_path: Path, data_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(installed))
+    (tmp_path / "mine.py").write_text(
+        "import ganmnist\n"
+        "from ganmnist.objectives import BCE\n\n\n"
+        "class Whence(BCE):\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        open('whence', 'w').write(ganmnist.__file__)\n"
+    )
+    (tmp_path / "my_conf/objective").mkdir(parents=True)
+    (tmp_path / "my_conf/objective/mine.yaml").write_text("_target_: mine.Whence\n")
+    asked = ("--config-dir", "my_conf", "objective=mine", "experiment=quick", "data=digits")
+    few = ("epochs=1", "trainer=cpu", "trainer.limit_train_batches=2")
+
+    done = command(*asked, *few, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert Path((tmp_path / "whence").read_text()).parent == installed / "ganmnist"
+    [folder] = (tmp_path / "logs/quick").iterdir()
+    assert json.loads((folder / "summary.json").read_text())["batches_seen"] == 2
+    assert json.loads((folder / "env.json").read_text())["git"] is None
+    hydra = (folder / ".hydra/hydra.yaml").read_text()
+    assert f"path: {installed / 'ganmnist/conf'}" in hydra
+    assert str(CHECKOUT / "conf") not in hydra
+    assert os.fspath(tmp_path / "my_conf") in hydra
