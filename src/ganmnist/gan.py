@@ -133,11 +133,13 @@ class GAN(L.LightningModule):
 
     def loss(self, player: Player, duel: Duel) -> Tensor:
         """The sum of all terms that take part in this player's update, a scalar."""
-        losses = {type(t).__name__.lower(): getattr(t, f"{player}_loss")(duel) for t in self.terms}
-        losses = {name: loss for name, loss in losses.items() if loss is not None}
+        losses = [
+            (type(t).__name__.lower(), getattr(t, f"{player}_loss")(duel)) for t in self.terms
+        ]
+        losses = [(name, loss) for name, loss in losses if loss is not None]
         if len(losses) > 1:
             duel.parts.update(losses)
-        return reduce(torch.add, losses.values())
+        return reduce(torch.add, [loss for _, loss in losses])
 
     def record(self, prefix: str, scalars: dict[str, Tensor]) -> None:
         """Notes scalars at the present batch, without waiting for the device."""
