@@ -37,7 +37,7 @@ from ganmnist.duel import Sample
 from ganmnist.paths import conf_dir
 from ganmnist.train import build
 
-RECIPES = {"paper_dcgan": 200, "report_mlp": 1500}  # and the steps of one turn
+RECIPES = {"paper_dcgan": 200, "report_mlp": 1000}  # and the steps of one turn
 
 
 class Stopwatch(Callback):
