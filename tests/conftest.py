@@ -37,7 +37,7 @@ def alone(monkeypatch: pytest.MonkeyPatch) -> None:
 def mnist_root() -> Path:
     """The folder that has the real MNIST."""
     asked = os.environ.get("GANMNIST_DATA")
-    for root in (asked and Path(asked), CHECKOUT.parent / "shared/data", CHECKOUT / "data"):
+    for root in (asked and Path(asked), CHECKOUT / "data"):
         if root and (root / "MNIST/raw/train-images-idx3-ubyte").is_file():
             return root
     pytest.skip("needs MNIST's files: set GANMNIST_DATA to the folder that has them")

@@ -10,6 +10,12 @@ from hydra.core.global_hydra import GlobalHydra
 
 from ganmnist import train
 
+# A run of two batches.
+BRIEF = (
+    *("experiment=quick", "data=digits", "trainer=cpu"),
+    *("epochs=1", "trainer.limit_train_batches=2"),
+)
+
 
 def launch(*arguments: str) -> None:
     """The command in this process, which is left as it was."""
@@ -33,3 +39,10 @@ def command(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
     """The command in a process whose current folder is `folder`."""
     words = [sys.executable, "-m", "ganmnist.train", *arguments]
     return subprocess.run(words, cwd=folder, capture_output=True, text=True)
+
+
+def own_objective(folder: Path, code: str) -> None:
+    """What a user brings for objective=mine: `code` with a class Mine, and a YAML that names it."""
+    (folder / "mine.py").write_text(code)
+    (folder / "my_conf/objective").mkdir(parents=True)
+    (folder / "my_conf/objective/mine.yaml").write_text("_target_: mine.Mine\n")

@@ -7,14 +7,14 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
-from launch import command, launch
+from launch import BRIEF, command, launch, own_objective
 
 from ganmnist.config import KNOBS
 from ganmnist.data import MNIST, datasets
 
 KEYS = (
-    "batch_size, callbacks, data, datamodule, epochs, every, folder, gan, latent_dim, log_every, "
-    "logger, lr, metric, model, objective, optimizer, seed, task, trainer"
+    "batch_size, callbacks, data, datamodule, ema, epochs, every, folder, gan, latent_dim, "
+    "log_every, logger, lr, metric, model, objective, optimizer, seed, task, trainer"
 )
 EXPERIMENTS = "dcgan64, paper_dcgan, quick, report_mlp"
 SWEEP = "several values make a sweep, which needs -m; a list is written [1,2]."
@@ -29,6 +29,13 @@ MISTAKES = {
     "lr=nan": "lr=nan is out of range: lr takes a number above 0, such as lr=2e-4.",
     "lr=inf": "lr=inf is out of range: lr takes a number above 0, such as lr=2e-4.",
     "batch_size=0": "batch_size=0 is out of range: batch_size takes a whole number of at least 1",
+    "seed=4294967296": "seed=4294967296 is out of range: seed takes a whole number of at least 0 "
+    "below 4294967296, such as seed=0.",
+    "ema=1": "ema=1.0 is out of range: ema takes a number above 0 below 1, or null, such as ema",
+    "ema=often": "ema=often: ema takes a number above 0 below 1, or null, such as ema=0.999.",
+    "experiment=report_mlp model.generator.dropuot=0.5": "Did you mean dropout?",
+    "trainer.precision=64-true": "trainer.precision=64-true: choose one of 32-true, 16-mixed, bf16",
+    "trainer.accelerator=tpu": "trainer.accelerator=tpu: choose one of auto, cpu, gpu.",
     "seed=-1": "seed=-1 is out of range: seed takes a whole number of at least 0",
     "trainer.gpsu=1": "'gpsu' in trainer. Did you mean gpus?",
     "experiment=foo": f"experiment=foo: there is no such choice. Choose one of {EXPERIMENTS}.",
@@ -37,6 +44,10 @@ MISTAKES = {
     "lr=range(1,3)": f"lr=range(1,3): {SWEEP}",
     "model.generator.widths=[1,2": f"model.generator.widths=[1,2: {FORM}",
     "epochs": f"epochs: {FORM}",
+    "trainer.gpus=banana": "trainer.gpus=banana is not a number of GPUs",
+    "trainer.devices=0": "trainer.devices=0 is not a number of processes",
+    "trainer=cpu trainer.gpus=1": "trainer=cpu contradicts trainer.gpus=1",
+    "trainer=gpu trainer.gpus=0": "trainer=gpu contradicts trainer.gpus=0",
 }
 SWEEP_MISTAKES = {
     "-m data=digits seed=0,1 lr=-1": MISTAKES["lr=-1"],
@@ -116,31 +127,18 @@ def test_help_fits_a_screen(answers: dict[str, Answer]) -> None:
     assert any("--config-dir" in line for line in examples)
 
 
-DEVICES = {
-    "trainer.gpus=99": "trainer.gpus=99 is more than the",
-    "trainer.gpus=banana": "trainer.gpus=banana is not a number of GPUs",
-    "trainer=cpu trainer.gpus=1": "trainer=cpu contradicts trainer.gpus=1",
-    "trainer=gpu trainer.gpus=0": "trainer=gpu contradicts trainer.gpus=0",
-    "trainer.devices=0": "trainer.devices=0 is out of range",
-}
-
-
-@pytest.mark.parametrize("asked", DEVICES)
-def test_devices_are_refused_before_data_are_read(
-    asked: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+def test_gpus_that_are_not_there_are_refused_before_data_are_read(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def never(data: MNIST) -> None:
         raise AssertionError("data were looked at")
 
     monkeypatch.setattr(MNIST, "prepare", never)
     with pytest.raises(SystemExit) as leaving:
-        launch("data=mnist", *asked.split(), f"hydra.run.dir={tmp_path / 'run'}")
+        launch("data=mnist", "trainer.gpus=99", f"hydra.run.dir={tmp_path / 'run'}")
     assert leaving.value.code == 2
     said = capsys.readouterr().err
-    assert said.startswith(f"ganmnist: {DEVICES[asked]}")
+    assert said.startswith("ganmnist: trainer.gpus=99 is more than the")
     assert said.count("\n") == 1
 
 
@@ -151,6 +149,11 @@ def test_devices_are_refused_before_data_are_read(
         ("model.generator.strides=[1,2,2,1]", ["(1, 15, 15)", "(1, 28, 28)", "model.generator"]),
         ("experiment=paper_dcgan model=mlp", ["ganmnist.networks.mlp.Generator", "'kernels'"]),
         ("+objective.sharpness=3", ["ganmnist.objectives.BCE", "'sharpness'"]),
+        ("gan.fresh_fakes=no", ["gan.fresh_fakes=no: this takes a bool."]),
+        ("objective.stable=off", ["objective.stable=off: this takes a bool."]),
+        ("model.generator.latent_dim=ten", ["model.generator.latent_dim=ten: this takes a int."]),
+        ("optimizer.d.lr=-1", ["The optimisers cannot be built", "Invalid learning rate: -1"]),
+        ("trainer.limit_train_batches=-1", ["limit_train_batches"]),
         ("batch_size=100000", ["batch_size=100000", "3000 training images of digits"]),
     ],
 )
@@ -172,6 +175,17 @@ def test_what_cannot_be_built_is_a_sentence(
     summary = json.loads((tmp_path / "run/summary.json").read_text())
     assert summary["status"] == "failed"
     assert parts[-1] in summary["error"]
+
+
+def test_a_folder_that_holds_a_run_is_left_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "summary.json").write_text("{}")
+    with pytest.raises(SystemExit) as leaving:
+        launch(f"hydra.run.dir={tmp_path}")
+    assert leaving.value.code == 2
+    assert f"{tmp_path} holds an earlier run" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["summary.json"]
 
 
 def test_a_bug_keeps_its_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -200,18 +214,14 @@ def test_mnist_that_cannot_be_had_is_a_sentence(
 
 
 def test_an_objective_of_ones_own_is_a_class_and_a_yaml(tmp_path: Path, data_root: Path) -> None:
-    (tmp_path / "mine.py").write_text(
+    own_objective(
+        tmp_path,
         "from ganmnist.objectives import BCE\n\n\n"
-        "class Doubled(BCE):\n"
+        "class Mine(BCE):\n"
         "    def d_loss(self, duel):\n"
-        "        return duel.part('doubled', 2 * super().d_loss(duel))\n"
+        "        return duel.part('doubled', 2 * super().d_loss(duel))\n",
     )
-    (tmp_path / "conf/objective").mkdir(parents=True)
-    (tmp_path / "conf/objective/doubled.yaml").write_text("_target_: mine.Doubled\n")
-    asked = ("--config-dir", "conf", "objective=doubled", "experiment=quick", "data=digits")
-    few = ("epochs=1", "trainer=cpu", "trainer.limit_train_batches=2")
-
-    done = command(*asked, *few, folder=tmp_path)
+    done = command("--config-dir", "my_conf", "objective=mine", *BRIEF, folder=tmp_path)
     assert done.returncode == 0, done.stderr
     [folder] = (tmp_path / "logs/quick").iterdir()
     epoch = json.loads((folder / "summary.json").read_text())["scalars"]

@@ -99,6 +99,15 @@ def test_a_csv_is_all_that_logger_csv_leaves(tmp_path: Path, data_root: Path) ->
         assert [row["step"] for row in csv.DictReader(file)] == ["1", "2", "3"]
 
 
+@pytest.mark.parametrize("experiment", ["paper_dcgan", "report_mlp"])
+def test_recipes_train_on_mnist(experiment: str, tmp_path: Path, mnist_root: Path) -> None:
+    data = ("data=mnist", f"data.root={mnist_root}", "trainer=cpu")
+    few = ("epochs=1", "trainer.limit_train_batches=2")
+    train(configuration(f"folder={tmp_path}", f"experiment={experiment}", *data, *few))
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert (summary["data"], summary["images_seen"]) == ("MNIST", 128)
+
+
 # The recipes, value by value.
 
 DCGAN = {
@@ -217,7 +226,7 @@ def disturbed(value: Any, name: str = "") -> Any:
     if isinstance(value, dict):
         return {key: disturbed(inner, key) for key, inner in value.items()}
     if isinstance(value, list):
-        return [disturbed(inner) for inner in value]
+        return [disturbed(inner) for inner in value] or ["another"]
     if isinstance(value, bool):
         return not value
     return value + 1 if isinstance(value, int | float) else value

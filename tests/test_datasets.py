@@ -644,7 +644,7 @@ def test_auto_takes_mnist_where_it_is(
     put(tmp_path, tiny)
     auto = Auto(tmp_path, channels=3)
     assert isinstance(auto.decide(), MNIST)
-    assert os.environ[Auto.decision] == "mnist"
+    assert os.environ[Auto.decision] == f"mnist:{tmp_path}"
     assert auto.name == "MNIST"
     auto.prepare()
     assert auto.load()[0].x.shape == (20, 3, 28, 28)
@@ -664,7 +664,7 @@ def test_auto_falls_back_to_digits_and_says_so_once(
 ) -> None:
     auto = Auto(tmp_path)
     assert isinstance(auto.decide(), Digits)
-    assert os.environ[Auto.decision] == "digits"
+    assert os.environ[Auto.decision] == f"digits:{tmp_path}"
     asked = len(offline)
     assert asked == len(torchvision.datasets.MNIST.mirrors)
     for later in (auto, Auto(tmp_path)):
@@ -684,7 +684,7 @@ def test_auto_loads_what_it_decided(
     draws: list[int],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setenv(Auto.decision, "digits")
+    monkeypatch.setenv(Auto.decision, f"digits:{tmp_path}")
     auto = Auto(tmp_path)
     auto.prepare()
     assert_same(auto.load(), drawn)
@@ -704,7 +704,9 @@ def test_auto_never_hides_a_wrong_file(
     assert not offline
 
 
-def test_auto_refuses_an_unknown_decision(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv(Auto.decision, "cifar")
-    with pytest.raises(UserError, match="GANMNIST_AUTO=cifar"):
-        Auto(tmp_path).decide()
+def test_auto_decides_for_each_folder(
+    tmp_path: Path, tiny: dict[str, bytes], undecided: None, offline: list[str]
+) -> None:
+    put(tmp_path / "full", tiny)
+    assert Auto(tmp_path / "empty").name == "digits"
+    assert Auto(tmp_path / "full").name == "MNIST"

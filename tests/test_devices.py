@@ -40,6 +40,12 @@ def test_gpus_give_accelerator_devices_and_strategy(
     assert placed == dict(zip(("accelerator", "devices", "strategy"), expected, strict=True))
 
 
+def test_several_machines_are_several_processes(monkeypatch: pytest.MonkeyPatch) -> None:
+    on_a_machine_with(1, monkeypatch)
+    assert place(1, "auto", 1, "auto", num_nodes=2)["strategy"] == DDP
+    assert place(0, "auto", 1, "auto", num_nodes=2)["strategy"] == DDP
+
+
 def test_a_strategy_that_was_asked_for_stays(monkeypatch: pytest.MonkeyPatch) -> None:
     on_a_machine_with(4, monkeypatch)
     for gpus in (1, 4):
@@ -54,7 +60,10 @@ def test_a_strategy_that_was_asked_for_stays(monkeypatch: pytest.MonkeyPatch) ->
         (4, {"gpus": 1, "accelerator": "cpu"}, ["trainer=cpu", "trainer.gpus=1"]),
         (4, {"gpus": 0, "accelerator": "gpu"}, ["trainer=gpu", "trainer.gpus=0"]),
         (4, {"gpus": 2, "devices": 3}, ["trainer.devices=3", "trainer.gpus=2"]),
+        (4, {"devices": 2}, ["trainer.devices=2", "trainer.gpus=1 trains on GPUs"]),
+        (0, {"accelerator": "gpu"}, ["trainer.gpus=1", "the 0 this machine has"]),
         (0, {"devices": 0}, ["trainer.devices=0", "at least 1"]),
+        (0, {"devices": "two"}, ["trainer.devices=two", "at least 1"]),
         (4, {"gpus": -1}, ["trainer.gpus=-1", "auto, 0 (the CPU), 1, 2"]),
         (4, {"gpus": "banana"}, ["trainer.gpus=banana", "auto, 0 (the CPU), 1, 2"]),
         (4, {"gpus": True}, ["trainer.gpus=True", "auto, 0 (the CPU), 1, 2"]),

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from ganmnist.callbacks import LastCheckpoint
 from ganmnist.duel import Duel, Player, Sample, Term
+from ganmnist.errors import UserError
 from ganmnist.gan import GAN, frozen
 from ganmnist.networks import mlp
 from ganmnist.objectives import BCE
@@ -211,7 +212,7 @@ def test_batches_seen_is_the_one_clock() -> None:
     trainer = fit(gan, batches=3, epochs=2)
     assert gan.batches_seen == 6
     assert trainer.global_step == 12  # Lightning counts the steps of both optimisers
-    assert list(gan.history) == [1, 2, 3, 4, 5, 6]
+    assert list(gan.history) == [4, 5, 6]  # nobody took the first epoch's
 
 
 def test_checkpoints_keep_the_clock(tmp_path: Path) -> None:
@@ -230,7 +231,7 @@ def test_a_run_continued_after_an_epoch_is_the_run_that_never_stopped(tmp_path: 
     fit(first, batches=3, epochs=1, callbacks=[LastCheckpoint(tmp_path)])
     fit(second, batches=3, epochs=3, ckpt_path=tmp_path / "last.ckpt")
     assert second.batches_seen == 9
-    assert list(second.history) == [4, 5, 6, 7, 8, 9]
+    assert list(second.history) == [7, 8, 9]
     assert_same_bits(second, straight)
 
 
@@ -399,6 +400,63 @@ def test_after_d_update_comes_between_the_two_updates() -> None:
     assert events == ["d", "after d", "g"] * 2
 
 
+# The averaged generator
+
+
+def test_ema_is_the_average_of_the_generator_alone() -> None:
+    """The first weights, then 0.75 old + 0.25 new after every step of G's, batch statistics too."""
+    gan = small_gan(ema=0.75)
+    seen: list[dict[str, Tensor]] = []
+    play = gan.play
+
+    def noted(batch: Sample) -> None:
+        play(batch)
+        seen.append(snapshot(gan.generator))
+
+    gan.play = noted
+    fit(gan, batches=3)
+    average = snapshot(gan.ema.module)
+    for name, value in average.items():
+        if value.is_floating_point():
+            first, second, third = (weights[name] for weights in seen)
+            expected = 0.75 * (0.75 * first + 0.25 * second) + 0.25 * third
+            torch.testing.assert_close(value, expected)
+
+
+def test_ema_trains_nothing_and_is_never_trained() -> None:
+    with_ema, without = small_gan(ema=0.9), small_gan()
+    fit(with_ema)
+    fit(without)
+    assert_same_bits(with_ema.generator, without.generator)
+    assert_same_bits(with_ema.discriminator, without.discriminator)
+    averaged = {id(p) for p in with_ema.ema.parameters()}
+    assert averaged
+    trained = {id(p) for ps in with_ema.parameters_of.values() for p in ps}
+    assert not averaged & trained
+    assert {id(p) for p in with_ema.parameters()} == averaged | trained
+
+
+def test_ema_samples_in_evaluation_mode() -> None:
+    gan = small_gan(ema=0.5)
+    fit(gan)
+    z = torch.randn(4, 4)
+    x = gan.sample(z, ema=True)
+    torch.testing.assert_close(x, deepcopy(gan.ema.module).eval()(z), rtol=0, atol=0)
+    assert not torch.equal(x, gan.sample(z))
+    with pytest.raises(UserError, match=r"ema=0\.999"):
+        small_gan().sample(z, ema=True)
+
+
+def test_draw_is_a_function_of_its_generator() -> None:
+    gan = small_gan()
+    one, other = (gan.draw(130, torch.Generator().manual_seed(3)) for _ in range(2))
+    assert torch.equal(one, other)
+    assert (one.dtype, one.shape) == (torch.uint8, (130, 1, 8, 8))
+    z = torch.randn(130, 4, generator=torch.Generator().manual_seed(3))
+    expected = ((gan.sample(z) + 1) * 127.5).round()
+    assert (one.float() - expected).abs().max() <= 1  # batches of 100 may round otherwise
+
+
 # What is shown
 
 
@@ -420,10 +478,12 @@ def test_sampling_is_in_evaluation_mode_and_leaves_no_trace() -> None:
     z = torch.randn(4, 4)
     for training in (True, False):
         gan.train(training)
+        gan.discriminator.eval()  # on purpose, so it stays that way
         before, state = snapshot(gan), torch.get_rng_state()
         together = gan.sample(z)
         one_by_one = torch.cat([gan.sample(row) for row in z.split(1)])
         assert gan.training is gan.generator.training is training
+        assert not gan.discriminator.training
         assert changed(before, gan.state_dict()) == set()
         assert torch.equal(torch.get_rng_state(), state)
         assert not together.requires_grad

@@ -23,7 +23,7 @@ from tensorboard.plugins.hparams import plugin_data_pb2
 from ganmnist.data import Digits
 from ganmnist.duel import Duel, Player
 from ganmnist.gan import GAN
-from ganmnist.paths import claim, slug
+from ganmnist.paths import claim, create, slug
 
 SMALL = (
     *("data=digits", "trainer=cpu", "batch_size=16"),
@@ -209,12 +209,8 @@ def test_env_names_the_data_that_were_used(run: Path, digits_root: Path) -> None
 
 def test_log_has_a_line_an_interval(run: Path) -> None:
     lines = (run / "train.log").read_text().splitlines()
-    assert [n for n in (3, 6, 9, 12) if any(f"batch {n}/" in line for line in lines)] == [
-        3,
-        6,
-        9,
-        12,
-    ]
+    every = (3, 6, 9, 12)
+    assert [n for n in every if any(f"batch {n}/14 " in line for line in lines)] == [*every]
     assert "digits, 3,000 training images" in lines[0]
     assert str(run) in lines[0]
 
@@ -225,6 +221,7 @@ def test_checkpoint_is_whole_and_plain(run: Path, checkpoint: dict[str, Any]) ->
     assert {name.split(".")[0] for name in checkpoint["state_dict"]} == {
         "generator",
         "discriminator",
+        "ema",
     }
     settings = checkpoint["hyper_parameters"]
     assert (settings["epochs"], settings["batch_size"]) == (2, 16)
@@ -264,6 +261,41 @@ def test_intervals_are_independent(runs: Path, start: Start) -> None:
     names = {path.name for path in (folder / "samples").iterdir()}
     assert {"fake_000002.png", "fake_000004.png", "fake_000006.png", "epoch_001.png"} <= names
     assert [row["step"] for row in rows(folder)] == [1, 2, 3, 4, 5, 6, 7]
+
+
+FAMILIES = """
+import torch
+from ganmnist.gan import GAN
+from ganmnist.networks.mlp import Generator
+
+
+class Labelled(Generator):
+    def forward(self, z, y):
+        return super().forward(z + y[:, None])
+
+
+class Critic(GAN):
+    def prior(self, n, rng=None):
+        return super().prior(n, rng)[0], torch.arange(n) % 10
+
+    def update(self, player, duel):
+        if player == "d" or self.batches_seen % 3 == 0:
+            super().update(player, duel)
+"""
+
+
+def test_a_family_of_ones_own_is_watched_like_any_other(
+    runs: Path, start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Conditional, and G answers every third batch only: no line and no picture minds."""
+    (tmp_path / "families.py").write_text(FAMILIES)
+    monkeypatch.syspath_prepend(tmp_path)
+    model = ("model=mlp", "model.generator.widths=[16]", "model.discriminator.widths=[16]")
+    own = ("gan._target_=families.Critic", "model.generator._target_=families.Labelled")
+    start("family", *model, *own, "every=2", "log_every=1")
+    folder = runs / "family"
+    assert [row["step"] for row in rows(folder) if row.get("train/g/loss")] == [3, 6, 9, 12]
+    assert {"losses.png", "progress.gif"} <= {path.name for path in folder.iterdir()}
 
 
 # Ends before their time.
@@ -372,7 +404,7 @@ def test_processes_that_start_together_get_folders_of_their_own(tmp_path: Path) 
 
 def test_a_race_for_one_name_has_one_winner_each(tmp_path: Path) -> None:
     with ThreadPoolExecutor(16) as pool:
-        claims = [*pool.map(claim.__wrapped__, [str(tmp_path / "run")] * 64)]
+        claims = [*pool.map(create, [str(tmp_path / "run")] * 64)]
     assert len({*claims}) == 64
     assert all(Path(folder).is_dir() for folder in claims)
 

@@ -8,6 +8,8 @@ import pytest
 from launch import launch
 
 from ganmnist.data import datasets
+from ganmnist.duel import Sample
+from ganmnist.gan import GAN
 from ganmnist.sweep import finish
 
 FEW = ("-m", "trainer=cpu", "experiment=quick", "epochs=1", "trainer.limit_train_batches=2")
@@ -58,6 +60,21 @@ def test_a_sweep_is_a_folder_a_job_and_a_table(
     for shown in ("lr", "batch_size", "0.002", "100000"):
         assert shown in printed
     assert "experiment" not in printed  # the same in all jobs
+    assert [line.split(": ")[0] for line in printed.splitlines() if line.startswith("job ")] == [
+        "job 1",
+        "job 3",
+    ]
+
+
+def test_a_job_that_no_run_may_be_says_why(here: Path) -> None:
+    with pytest.raises(SystemExit):
+        launch(*FEW, "data=digits", "trainer.devices=2,1", "lr=-1,1e-3")
+    [sweep] = (here / "logs/multirun").iterdir()
+    rows = table(sweep)
+    assert [row["status"] for row in rows] == ["failed", "failed", "failed", "finished"]
+    reasons = ("lr=-1.0 is", "trainer.devices=2: a job", "lr=-1.0 is", "")
+    for row, reason in zip(rows, reasons, strict=True):
+        assert row["error"].startswith(reason)
 
 
 def test_the_jobs_of_a_sweep_decide_once_what_auto_is(
@@ -78,6 +95,34 @@ def test_the_jobs_of_a_sweep_decide_once_what_auto_is(
     assert [row["status"] for row in table(sweep)] == ["finished"] * 2
     for summary in sweep.glob("*/summary.json"):
         assert json.loads(summary.read_text())["data"] == "digits"
+
+
+def test_jobs_with_data_of_their_own_decide_for_themselves(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[list[str]] = []
+    monkeypatch.setattr(datasets, "unreachable", lambda urls: asked.append(urls) or "no network")
+    launch(*FEW, "data=digits,auto", "logger=none", "callbacks=none")
+    assert len(asked) == 1
+    asked.clear()
+    launch(*FEW, "data=digits", "seed=0,1", "logger=none", "callbacks=none")
+    assert not asked
+
+
+def test_ctrl_c_ends_a_sweep_with_its_table(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    play = GAN.play
+
+    def interrupted(gan: GAN, batch: Sample) -> None:
+        if gan.seed == 1:
+            raise KeyboardInterrupt
+        play(gan, batch)
+
+    monkeypatch.setattr(GAN, "play", interrupted)
+    with pytest.raises(SystemExit) as leaving:
+        launch(*FEW, "data=digits", "seed=0,1,2")
+    assert leaving.value.code == 130
+    [sweep] = (here / "logs/multirun").iterdir()
+    assert [row["status"] for row in table(sweep)] == ["finished", "interrupted"]
 
 
 def test_a_job_that_left_nothing_died(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from conftest import CHECKOUT
-from launch import command
+from launch import BRIEF, command, own_objective
 
 
 @pytest.fixture(scope="module")
@@ -36,20 +36,16 @@ def test_the_wheel_trains_anywhere(
     installed: Path, tmp_path: Path, data_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", str(installed))
-    (tmp_path / "mine.py").write_text(
+    own_objective(
+        tmp_path,
         "import ganmnist\n"
         "from ganmnist.objectives import BCE\n\n\n"
-        "class Whence(BCE):\n"
+        "class Mine(BCE):\n"
         "    def __init__(self):\n"
         "        super().__init__()\n"
-        "        open('whence', 'w').write(ganmnist.__file__)\n"
+        "        open('whence', 'w').write(ganmnist.__file__)\n",
     )
-    (tmp_path / "my_conf/objective").mkdir(parents=True)
-    (tmp_path / "my_conf/objective/mine.yaml").write_text("_target_: mine.Whence\n")
-    asked = ("--config-dir", "my_conf", "objective=mine", "experiment=quick", "data=digits")
-    few = ("epochs=1", "trainer=cpu", "trainer.limit_train_batches=2")
-
-    done = command(*asked, *few, folder=tmp_path)
+    done = command("--config-dir", "my_conf", "objective=mine", *BRIEF, folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert Path((tmp_path / "whence").read_text()).parent == installed / "ganmnist"
     [folder] = (tmp_path / "logs/quick").iterdir()

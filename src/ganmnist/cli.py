@@ -30,7 +30,7 @@ from omegaconf.errors import OmegaConfBaseException
 from ganmnist import sweep
 from ganmnist.config import KNOBS, check, describe_knobs, expected, register_schema
 from ganmnist.errors import UserError
-from ganmnist.paths import conf_dir, register_resolvers
+from ganmnist.paths import conf_dir, register_resolvers, unused
 
 
 def run(task: Callable[[DictConfig], Any], config_name: str) -> None:
@@ -74,13 +74,14 @@ class Hooks(Callback):
         # Hydra turns exceptions of callbacks into warnings, but lets an exit pass.
         try:
             check(config)
+            unused(config.hydra.run.dir, "summary.json")
         except (UserError, OmegaConfBaseException) as error:
             fail(str(error))
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         try:
-            check(config)
             sweep.start(config)
+            unused(config.hydra.sweep.dir, "sweep.csv")
         except (UserError, OmegaConfBaseException) as error:
             fail(str(error))
 
@@ -118,7 +119,7 @@ def explain(error: Exception, config_name: str) -> str:
 
 
 def choose(wrong: str, options: Iterable[str] | None) -> str:
-    """ "Did you mean ...?" where something is close, and all there is."""
+    """All there is, after "Did you mean ...?" where something is close."""
     known = sorted(options or ())
     close = difflib.get_close_matches(wrong, known, n=1)
     meant = f"Did you mean {close[0]}? " if close else ""
@@ -127,9 +128,14 @@ def choose(wrong: str, options: Iterable[str] | None) -> str:
 
 def unknown(key: str, config_name: str) -> str:
     """Says what there is in the place of a key that there is not."""
+    groups = "|".join(path.name for path in conf_dir().iterdir() if path.is_dir())
+    chosen = [word for word in sys.argv[1:] if re.fullmatch(rf"({groups})=[\w/-]+", word)]
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        place: Any = compose(config_name)
+        try:
+            place: Any = compose(config_name, chosen)
+        except HydraException:  # a choice from --config-dir
+            place = compose(config_name)
     parent, _, name = key.rpartition(".")
     for part in filter(None, parent.split(".")):
         value = place._get_node(part) if isinstance(place, DictConfig) else None
@@ -137,4 +143,5 @@ def unknown(key: str, config_name: str) -> str:
             break
         place = value
     inside = f" in {parent}" if parent else ""
-    return f"{key}: there is no setting {name!r}{inside}. {choose(name, map(str, place))}"
+    settings = [str(name) for name in place if name != "_target_"]
+    return f"{key}: there is no setting {name!r}{inside}. {choose(name, settings)}"

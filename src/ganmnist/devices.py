@@ -11,49 +11,65 @@ from ganmnist.errors import UserError
 DDP = "ddp_find_unused_parameters_true"
 
 
-def parse_gpus(gpus: int | str) -> int | None:
-    """A count of GPUs, or None for `auto`."""
-    if gpus == "auto":
-        return None
-    if isinstance(gpus, bool) or not isinstance(gpus, int) or gpus < 0:
+# Mixed precisions keep the weights in float32, which the objectives and pictures rely on.
+PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")
+
+
+def check_request(gpus: Any, accelerator: str, devices: Any, precision: Any = "32-true") -> None:
+    """Raises UserError for what no machine could give; what this one has is not looked at."""
+    for name, value, choices in (
+        ("accelerator", accelerator, ("auto", "cpu", "gpu")),
+        ("precision", precision, PRECISIONS),
+    ):
+        if value not in choices:
+            raise UserError(f"trainer.{name}={value}: choose one of {', '.join(choices)}.")
+    if gpus != "auto" and not is_count(gpus, at_least=0):
         raise UserError(
             f"trainer.gpus={gpus} is not a number of GPUs: choose auto, 0 (the CPU), 1, 2 ..."
         )
-    return gpus
+    if not is_count(devices, at_least=1):
+        raise UserError(
+            f"trainer.devices={devices} is not a number of processes: choose at least 1."
+        )
+    if accelerator == "cpu" and gpus not in ("auto", 0):
+        raise UserError(f"trainer=cpu contradicts trainer.gpus={gpus}: leave one of them out.")
+    if accelerator == "gpu" and gpus == 0:
+        raise UserError("trainer=gpu contradicts trainer.gpus=0: leave one of them out.")
+    if gpus not in ("auto", 0) and devices > 1:
+        raise UserError(
+            f"trainer.devices={devices} counts processes on the CPU, but trainer.gpus={gpus} "
+            f"trains on GPUs: leave one of them out."
+        )
 
 
-def place(gpus: int | str, accelerator: str, devices: int, strategy: str) -> dict[str, Any]:
+def is_count(value: object, at_least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= at_least
+
+
+def place(
+    gpus: int | str, accelerator: str, devices: int, strategy: str, num_nodes: int = 1
+) -> dict[str, Any]:
     """Lightning's accelerator, devices and strategy for a number of GPUs.
 
     Args:
         gpus: "auto" is one GPU if there is one, else the CPU; 0 is the CPU.
         accelerator: what the choice of `trainer` insists on: "auto", "cpu" or "gpu".
-        devices: processes on the CPU; GPUs have one each.
+        devices: processes a machine on the CPU; GPUs have one each.
         strategy: "auto" is DDP for more than one process.
+        num_nodes: machines.
     """
-    n = parse_gpus(gpus)
-    if devices < 1:
-        raise UserError(f"trainer.devices={devices} is out of range: choose at least 1.")
-    if accelerator == "cpu" and n:
-        raise UserError(f"trainer=cpu contradicts trainer.gpus={n}: leave one of them out.")
-    if accelerator == "gpu" and n == 0:
-        raise UserError("trainer=gpu contradicts trainer.gpus=0: leave one of them out.")
-
     kind, available = find_gpus()
-    if n is None:
-        n = min(available, 1)
+    n: Any = gpus
+    if gpus == "auto":
+        n = {"cpu": 0, "gpu": 1}.get(accelerator, min(available, 1))
+    check_request(n, accelerator, devices)
     if n > available:
         raise UserError(
             f"trainer.gpus={n} is more than the {available} this machine has: choose "
             f"trainer.gpus={'auto' if available else 0} or a machine with more."
         )
-    if n and devices > 1:
-        raise UserError(
-            f"trainer.devices={devices} counts processes on the CPU, but trainer.gpus={n} "
-            f"trains on GPUs: leave one of them out."
-        )
     processes = n or devices
-    if strategy == "auto" and processes > 1:
+    if strategy == "auto" and processes * num_nodes > 1:
         strategy = DDP
     return {"accelerator": kind if n else "cpu", "devices": processes, "strategy": strategy}
 
@@ -68,9 +84,15 @@ def find_gpus() -> tuple[str, int]:
 
 
 def build_trainer(
-    gpus: int | str, accelerator: str, devices: int, strategy: str, **settings: Any
+    gpus: int | str,
+    accelerator: str,
+    devices: int,
+    strategy: str,
+    num_nodes: int = 1,
+    **settings: Any,
 ) -> Any:
     """Lightning's Trainer on the devices asked for; other settings are handed to it."""
     import lightning as L
 
-    return L.Trainer(**settings, **place(gpus, accelerator, devices, strategy))
+    placed = place(gpus, accelerator, devices, strategy, num_nodes)
+    return L.Trainer(num_nodes=num_nodes, **placed, **settings)

@@ -3,7 +3,7 @@
 For each batch of real samples the discriminator moves first and the generator answers through
 the discriminator as it then is. Every loss is a `Term` of a `Duel`, so this file knows no
 objective, no network and no data set; a family of GANs overrides how samples are drawn (`real`
-and `fake`), never the step.
+and `fake`), seldom the step.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property, reduce
+from itertools import repeat
 from typing import TYPE_CHECKING, cast
 
 import lightning as L
@@ -18,9 +19,12 @@ import torch
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 from torch.optim import Optimizer
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ganmnist.duel import Duel, Player, Sample, Term, at_least_float32
+from ganmnist.errors import UserError
 from ganmnist.objectives import Objective
+from ganmnist.pixels import to_bytes
 from ganmnist.rng import seed_device
 
 if TYPE_CHECKING:
@@ -41,6 +45,8 @@ class GAN(L.LightningModule):
         terms: whatever is added to the objective: penalties, auxiliary heads.
         fresh_fakes: the generator answers with a new fake batch. Otherwise both updates look at
             the same one, which saves a pass through the generator.
+        ema: decay of a moving average of the generator's weights, which is shown and measured
+            beside the trained ones and never trained on (Yazici et al., 2018, arXiv 1806.04498).
         seed: keys all latents and dropout together with the rank and the step.
     """
 
@@ -54,11 +60,13 @@ class GAN(L.LightningModule):
         g_optimizer: MakeOptimizer,
         terms: Sequence[Term] = (),
         fresh_fakes: bool = False,
+        ema: float | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
         self.generator = generator
+        self.ema = None if ema is None else averaged(generator, ema)
         self.discriminator = discriminator
         self.terms = cast(Sequence[Term], nn.ModuleList([objective, *terms]))
         self.latent = latent
@@ -80,6 +88,14 @@ class GAN(L.LightningModule):
         """The fake side of a duel; it may be conditioned on what belongs to the real batch."""
         return Sample(at_least_float32(self.generator(z, batch.y)), batch.y, z)
 
+    def prior(self, n: int, rng: torch.Generator | None = None) -> tuple[Tensor, Tensor | None]:
+        """n latents (n, Z), and what images of them are conditioned on, for pictures and metrics.
+
+        rng: a generator of the CPU, so that the same numbers come on every device.
+        """
+        device = self.device if rng is None else "cpu"
+        return self.latent(n, device, rng).to(self.device), None
+
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """Latents (B, Z) to images (B, C, H, W) in [-1, 1]."""
         return self.generator(z, y)
@@ -89,6 +105,9 @@ class GAN(L.LightningModule):
         return cast(Objective, self.terms[0])
 
     # The training step.
+
+    def on_train_epoch_start(self) -> None:
+        self.history.clear()  # what nobody took in an epoch is dropped, or it would only grow
 
     def training_step(self, chunk: Sequence[Sample], batch_idx: int) -> None:
         """Plays a chunk of real batches, one after the other."""
@@ -124,7 +143,9 @@ class GAN(L.LightningModule):
         optimizer.zero_grad()
         self.manual_backward(loss)
         optimizer.step()
-        # Autocast keeps low-precision copies of the weights, which this update has made stale.
+        if player == "g" and self.ema is not None:
+            self.ema.update_parameters(self.generator)
+        # Autocast may keep low-precision copies of the weights, which are stale from here on.
         torch.clear_autocast_cache()
         if player == "d":
             for term in self.terms:
@@ -154,8 +175,8 @@ class GAN(L.LightningModule):
         with_d = [self.discriminator, *(term for term in self.terms if term.player == "d")]
         d = {p for module in with_d for p in module.parameters()}
         return {
-            "d": [p for p in self.parameters() if p in d],
-            "g": [p for p in self.parameters() if p not in d],
+            "d": [p for p in self.parameters() if p in d and p.requires_grad],
+            "g": [p for p in self.parameters() if p not in d and p.requires_grad],
         }
 
     def configure_optimizers(self) -> list[Optimizer]:
@@ -171,13 +192,36 @@ class GAN(L.LightningModule):
         self.batches_seen = checkpoint["batches_seen"]
 
     @torch.no_grad()
-    def sample(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        """Images (B, C, H, W) in [-1, 1] of latents (B, Z), in evaluation mode."""
-        was_training = self.training
-        self.eval()
-        images = self(z, y)
-        self.train(was_training)
+    def sample(self, z: Tensor | int, y: Tensor | None = None, ema: bool = False) -> Tensor:
+        """Images (n, C, H, W) in [-1, 1] of latents (n, Z), or of n new ones, in evaluation mode.
+
+        ema: by the averaged weights instead of the trained ones.
+        """
+        if isinstance(z, int):
+            z, y = self.prior(z)
+        generator = self.generator
+        if ema:
+            if self.ema is None:
+                raise UserError("This GAN has no averaged weights: train with ema=0.999.")
+            generator = self.ema.module
+        was_training = generator.training
+        generator.eval()
+        images = generator(z, y)
+        generator.train(was_training)
         return images
+
+    def draw(self, n: int, rng: torch.Generator, ema: bool = False) -> Tensor:
+        """Images (n, C, H, W) uint8 of latents drawn by `rng`, a generator of the CPU."""
+        z, y = self.prior(n, rng)
+        conditions = y.split(100) if y is not None else repeat(None)
+        batches = zip(z.split(100), conditions, strict=False)
+        return torch.cat([to_bytes(self.sample(*batch, ema=ema)) for batch in batches])
+
+
+def averaged(generator: nn.Module, decay: float) -> AveragedModel:
+    """A copy whose weights and batch statistics follow the generator's slowly."""
+    average = get_ema_multi_avg_fn(decay)
+    return AveragedModel(generator, multi_avg_fn=average, use_buffers=True).requires_grad_(False)
 
 
 @contextmanager

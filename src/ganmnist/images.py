@@ -6,9 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
+
+from ganmnist.paths import whole
+from ganmnist.pixels import to_bytes
 
 SCALE = 2  # screen pixels per image pixel
 GAP = 2  # screen pixels between images
@@ -17,8 +19,7 @@ INK, PAPER = 235, 24  # captions and background
 
 def to_uint8(x: Tensor) -> np.ndarray:
     """Images (N, C, H, W) in [-1, 1] to uint8 (N, H, W, C) on the CPU."""
-    x = x.detach().float().add(1).mul(127.5).round().clamp(0, 255)
-    return x.to("cpu", torch.uint8).permute(0, 2, 3, 1).numpy()
+    return to_bytes(x).cpu().permute(0, 2, 3, 1).numpy()
 
 
 def grid(images: np.ndarray, columns: int) -> Image.Image:
@@ -70,11 +71,9 @@ def thin(items: Sequence, most: int) -> list:
 
 
 def save(image: Image.Image, path: Path) -> None:
-    """Writes a picture whole: nobody ever opens half of one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    image.save(part, format=path.suffix[1:])
-    part.replace(path)
+    """Writes a picture in the format that its name ends with."""
+    with whole(path) as part:
+        image.save(part, format=path.suffix[1:])
 
 
 def save_gif(frames: Sequence[Image.Image], path: Path, seconds: float = 8.0) -> None:
@@ -82,21 +81,19 @@ def save_gif(frames: Sequence[Image.Image], path: Path, seconds: float = 8.0) ->
 
     Grey frames keep 16 of their 256 levels: enough for digits, a third of the bytes.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
     step = max(40, round(1000 * seconds / len(frames)))
     levels = [v & 0xF0 | v >> 4 for v in range(256)]
     first, *rest = [frame.point(levels) if frame.mode == "L" else frame for frame in frames]
-    first.save(
-        part,
-        format="gif",
-        save_all=True,
-        append_images=rest,
-        duration=[step] * len(rest) + [1500],
-        loop=0,
-        optimize=False,
-    )
-    part.replace(path)
+    with whole(path) as part:
+        first.save(
+            part,
+            format="gif",
+            save_all=True,
+            append_images=rest,
+            duration=[step] * len(rest) + [1500],
+            loop=0,
+            optimize=False,
+        )
 
 
 def _paper(mode: str) -> int | tuple[int, int, int]:

@@ -18,6 +18,8 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from PIL import Image
 
+from ganmnist.paths import whole
+
 Row = dict[str, float]
 
 
@@ -83,13 +85,10 @@ class MetricsCSV(Logger):
             with self.path.open(newline="") as file:
                 rows = list(csv.DictReader(file))
         self.columns = [*(self.columns or ["step"]), *new]
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        part = self.path.with_name(f".{self.path.name}.part")
-        with part.open("w", newline="") as file:
+        with whole(self.path) as part, part.open("w", newline="") as file:
             writer = csv.DictWriter(file, self.columns)
             writer.writeheader()
             writer.writerows(rows)
-        part.replace(self.path)
 
 
 CHARTS = {

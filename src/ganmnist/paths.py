@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import re
-from functools import cache
+from collections.abc import Iterator
+from contextlib import contextmanager
+from hashlib import sha256
 from itertools import count
 from pathlib import Path
 
 from omegaconf import OmegaConf
+
+from ganmnist.errors import UserError
 
 
 def conf_dir() -> Path:
@@ -17,13 +22,20 @@ def conf_dir() -> Path:
     return installed if installed.is_dir() else checkout
 
 
-@cache
 def claim(folder: str) -> str:
     """Creates `folder`, or `folder`_2, _3 ... if another run was there first; says which.
 
     Creating a folder is atomic, so runs started in the same second never share one. A process
-    that asks again gets the same answer.
+    that asks again gets the same answer, and so do those it starts: the ranks of a run, the jobs
+    of a sweep.
     """
+    answer = f"GANMNIST_CLAIM_{sha256(os.path.abspath(folder).encode()).hexdigest()[:16]}"
+    if answer not in os.environ:
+        os.environ[answer] = create(folder)
+    return os.environ[answer]
+
+
+def create(folder: str) -> str:
     for i in count(1):
         candidate = folder if i == 1 else f"{folder}_{i}"
         try:
@@ -32,6 +44,24 @@ def claim(folder: str) -> str:
             continue
         return candidate
     raise AssertionError
+
+
+def unused(folder: str, sign: str) -> None:
+    """Raises UserError for a folder in which the file `sign` tells of an earlier run."""
+    if (Path(folder) / sign).exists():
+        raise UserError(f"{folder} holds an earlier run, and is left as it is: choose another.")
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """A file that is written under another name first: nobody ever reads half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(f".{path.name}.part")
+    try:
+        yield part
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def slug(text: str) -> str:

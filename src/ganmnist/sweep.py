@@ -6,9 +6,11 @@ import csv
 import json
 from pathlib import Path
 
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf
 from rich.table import Table
 
+from ganmnist.config import check
 from ganmnist.console import console
 from ganmnist.errors import UserError
 
@@ -16,10 +18,16 @@ from ganmnist.errors import UserError
 def start(config: DictConfig) -> None:
     """Decides what `data=auto` means before any job starts, so that all jobs see the same.
 
+    Where the jobs differ in their data, each decides for itself.
+
     Raises:
         UserError: no job could run.
     """
     check_job(config)
+    overrides = OverridesParser.create().parse_overrides(list(config.hydra.overrides.task))
+    swept = [o.key_or_group for o in overrides if o.is_sweep_override()]
+    if any(key.partition(".")[0] == "data" for key in swept):
+        return
     if str(OmegaConf.select(config, "data._target_")) == "ganmnist.data.Auto":
         from ganmnist.data import Auto
 
@@ -27,9 +35,13 @@ def start(config: DictConfig) -> None:
 
 
 def check_job(config: DictConfig) -> None:
-    """Raises UserError for a job on several devices: its other processes would sweep as well."""
+    """Raises UserError for what no run can have, and for a job on several devices.
+
+    The processes on the other devices would start the sweep as well.
+    """
+    check(config)
     for name in ("gpus", "devices", "num_nodes"):
-        value = config.trainer[name]
+        value = config.trainer.get(name)
         if isinstance(value, int) and value > 1:
             raise UserError(
                 f"trainer.{name}={value}: a job of a sweep has one device; run it by itself, or "
@@ -52,11 +64,15 @@ def finish(folder: str | Path) -> int:
         name
         for i, name in enumerate(columns)
         if name == "job" or i >= results or len({row.get(name) for row in rows}) > 1
+        if name != "error"
     ]
     table = Table(*shown, title=f"{len(rows)} jobs in {folder}")
     for row in rows:
         table.add_row(*(show(row.get(name)) for name in shown))
     console.print(table, soft_wrap=False)
+    for row in rows:
+        if "error" in row:
+            console.print(f"job {row['job']}: {row['error']}", markup=False, highlight=False)
     return sum(row["status"] != "finished" for row in rows)
 
 

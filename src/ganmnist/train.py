@@ -11,6 +11,8 @@ import math
 import re
 import time
 import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,8 +23,9 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from ganmnist import cli, sweep
-from ganmnist.config import check
+from ganmnist.config import check, check_types
 from ganmnist.errors import UserError
+from ganmnist.paths import whole
 
 if TYPE_CHECKING:
     import lightning as L
@@ -42,8 +45,10 @@ def job(config: DictConfig) -> float:
     if HydraConfig.get().mode == RunMode.RUN:
         return train(config)
     try:
-        sweep.check_job(config)
-        return train(config)
+        return train(config, sweep.check_job)
+    except KeyboardInterrupt:
+        sweep.finish(HydraConfig.get().sweep.dir)
+        raise
     except UserError as error:
         log.error("%s", error)
     except Exception:
@@ -51,8 +56,10 @@ def job(config: DictConfig) -> float:
     return math.nan
 
 
-def train(config: DictConfig) -> float:
-    """Trains what `config` describes; returns the scalar that config.metric names.
+def train(config: DictConfig, admit: Callable[[DictConfig], None] = check) -> float:
+    """Trains what `config` describes, once `admit` has let it pass.
+
+    Returns the scalar that config.metric names.
 
     config.folder is complete also after an interruption or a failure; summary.json says which.
 
@@ -63,8 +70,9 @@ def train(config: DictConfig) -> float:
     began = time.perf_counter()
     summary: dict[str, Any] = {"task": config.task, "status": "failed", "error": ""}
     try:
-        check(config)
-        trainer, gan, data = build(config)
+        admit(config)
+        with refusals():
+            trainer, gan, data = build(config)
         summary |= {"data": data.dataset.name}
         try:
             trainer.fit(gan, datamodule=data)
@@ -76,20 +84,17 @@ def train(config: DictConfig) -> float:
     except KeyboardInterrupt:
         summary["status"] = "interrupted"
         raise
-    except InstantiationException as error:
-        cause = error.__cause__
-        summary["error"] = str(cause or error)
-        # A constructor that refuses a value says why; anything else is a bug and keeps its trace.
-        if isinstance(cause, UserError | ValueError):
-            raise UserError(str(cause)) from error
-        if isinstance(cause, TypeError) and re.search(r"__init__\(\) (got|missing)", str(cause)):
-            raise UserError(" ".join(str(error).split())) from error
+    except UserError as error:
+        summary["error"] = str(error)
         raise
     except Exception as error:
         summary["error"] = f"{type(error).__name__}: {error}"
         raise
     finally:
         value = summary.get("scalars", {}).get(config.metric)
+        if value is None and summary["status"] == "finished":
+            known = ", ".join(summary["scalars"]) or "none"
+            log.warning("metric=%s was not logged by this run (%s).", config.metric, known)
         seconds = round(time.perf_counter() - began, 1)
         summary |= {"metric": config.metric, "value": value, "seconds": seconds}
         if is_rank_zero():
@@ -97,23 +102,43 @@ def train(config: DictConfig) -> float:
     return math.nan if value is None else value
 
 
+@contextmanager
+def refusals() -> Iterator[None]:
+    """Makes a UserError of what constructors refuse; a bug keeps its trace."""
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+    try:
+        yield
+    except InstantiationException as error:
+        cause = error.__cause__
+        if isinstance(cause, UserError | ValueError | MisconfigurationException):
+            raise UserError(" ".join(str(cause).split())) from error
+        if isinstance(cause, TypeError) and re.search(r"__init__\(\) (got|missing)", str(cause)):
+            raise UserError(" ".join(str(error).split())) from error
+        raise
+
+
 def build(config: DictConfig) -> tuple[L.Trainer, GAN, DataModule]:
     """The trainer, the model and the data of a run, checked against each other."""
     import lightning as L
+    from lightning.pytorch.callbacks import ProgressBar
 
     from ganmnist.environment import describe
 
     quiet_lightning()
+    settings = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(settings, dict)
+    check_types(settings)
     L.seed_everything(config.seed, verbose=False)
-    callbacks = instantiate(config.callbacks or {})
+    callbacks = [c for c in instantiate(config.callbacks or {}).values() if c is not None]
     trainer = instantiate(
         config.trainer,
-        callbacks=list(callbacks.values()),
+        callbacks=callbacks,
         logger=list(instantiate(config.logger or {}).values()),
         default_root_dir=config.folder,
         enable_checkpointing=False,
         enable_model_summary=False,
-        enable_progress_bar="progress" in callbacks,
+        enable_progress_bar=any(isinstance(c, ProgressBar) for c in callbacks),
     )
     if not is_rank_zero():
         logging.getLogger().setLevel(logging.ERROR)
@@ -122,8 +147,12 @@ def build(config: DictConfig) -> tuple[L.Trainer, GAN, DataModule]:
     data.prepare_data()
     data.setup()
     gan = instantiate(config.gan)
-    gan.save_hyperparameters(OmegaConf.to_container(config, resolve=True))
+    gan.save_hyperparameters(settings)
     check_shapes(gan, data)
+    try:
+        gan.configure_optimizers()
+    except (TypeError, ValueError) as error:
+        raise UserError(f"The optimisers cannot be built: {error}.") from error
 
     device = trainer.strategy.root_device
     if is_rank_zero():
@@ -141,7 +170,7 @@ def build(config: DictConfig) -> tuple[L.Trainer, GAN, DataModule]:
 
 def check_shapes(gan: GAN, data: DataModule) -> None:
     """Raises UserError where the generator makes other images than the data are."""
-    made = tuple(gan.sample(gan.latent(1)).shape[1:])
+    made = tuple(gan.sample(1).shape[1:])
     if made != data.shape:
         raise UserError(
             f"The generator makes images of shape {made}, but those of {data.dataset.name} have "
@@ -178,10 +207,17 @@ def quiet_lightning() -> None:
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    part.write_text(json.dumps(content, indent=2) + "\n")
-    part.replace(path)
+    with whole(path) as part:
+        part.write_text(json.dumps(finite(content), indent=2) + "\n")
+
+
+def finite(content: Any) -> Any:
+    """The same with null for NaN and infinities, which JSON has no words for."""
+    if isinstance(content, dict):
+        return {name: finite(value) for name, value in content.items()}
+    if isinstance(content, list):
+        return [finite(value) for value in content]
+    return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ import lightning as L
 from lightning.pytorch.callbacks import Callback
 
 from ganmnist.gan import GAN
+from ganmnist.paths import whole
 
 
 class LastCheckpoint(Callback):
@@ -30,7 +31,8 @@ class LastCheckpoint(Callback):
             self.save(trainer)
 
     def save(self, trainer: L.Trainer) -> None:
-        part = self.path.with_name(f".{self.path.name}.part")
-        trainer.save_checkpoint(part)
-        if trainer.is_global_zero:
-            part.replace(self.path)
+        if not trainer.is_global_zero:
+            trainer.save_checkpoint(self.path)  # all ranks take part, rank 0 writes
+            return
+        with whole(self.path) as part:
+            trainer.save_checkpoint(part)

@@ -12,6 +12,13 @@ from ganmnist.console import console
 from ganmnist.gan import GAN
 
 
+def batches_of_run(trainer: L.Trainer) -> int:
+    """How many real batches the whole run will have seen, also where epochs are cut short."""
+    loader = trainer.train_dataloader
+    an_epoch = min(loader.batches, trainer.num_training_batches * loader.chunk)
+    return int(an_epoch) * (trainer.max_epochs or 0)
+
+
 class ProgressBar(Base):
     """Epoch, losses, images/s and the time left. Shows nothing where output is not a terminal."""
 
@@ -20,13 +27,11 @@ class ProgressBar(Base):
         self.progress: Progress | None = None
 
     def disable(self) -> None:
-        """Lightning's word to the ranks that shall stay silent."""
-        self.disabled = True
+        """Lightning's word to the ranks other than 0, which show no bar anyway."""
 
     def on_train_start(self, trainer: L.Trainer, gan: GAN) -> None:
         if not (trainer.is_global_zero and console.is_terminal):
             return
-        loader = trainer.train_dataloader
         self.progress = Progress(
             TextColumn("epoch {task.fields[epoch]}"),
             BarColumn(bar_width=24),
@@ -39,10 +44,7 @@ class ProgressBar(Base):
             refresh_per_second=4,
             transient=True,
         )
-        assert trainer.max_epochs is not None
-        self.task = self.progress.add_task(
-            "", total=trainer.max_epochs * loader.batches, epoch="", figures=""
-        )
+        self.task = self.progress.add_task("", total=batches_of_run(trainer), epoch="", figures="")
         self.progress.start()
 
     def on_train_batch_end(
@@ -51,12 +53,14 @@ class ProgressBar(Base):
         if self.progress is None:
             return
         latest = trainer.progress_bar_metrics
-        figures = ""
-        if "train/d/loss" in latest:
-            figures = (
-                f"D {latest['train/d/loss']:.3f}  G {latest['train/g/loss']:.3f}  "
-                f"{latest['train/images_per_s']:,.0f} images/s"
-            )
+        shown = {
+            "D {:.3f}": "train/d/loss",
+            "G {:.3f}": "train/g/loss",
+            "{:,.0f} images/s": "train/images_per_s",
+        }
+        figures = "  ".join(
+            text.format(float(latest[name])) for text, name in shown.items() if name in latest
+        )
         self.progress.update(
             self.task,
             completed=gan.batches_seen,

@@ -38,7 +38,7 @@ class Samples(Callback):
         every: int,
         count: int = 64,
         most_frames: int = 60,
-        most_rows: int = 20,
+        most_rows: int = 100,
     ) -> None:
         self.folder = Path(folder)
         self.every = every
@@ -46,18 +46,18 @@ class Samples(Callback):
         self.columns = math.isqrt(count)
         self.most_frames = most_frames
         self.most_rows = most_rows
-        self.frames: list[Image.Image] = []
+        self.frames: list[Image.Image] = []  # every `stride`-th so far
+        self.stride = 1
+        self.drawn = 0
         self.strips: list[tuple[str, Image.Image]] = []
         self.active = False  # until training starts: what fails before that has no pictures
 
     def on_train_start(self, trainer: L.Trainer, gan: GAN) -> None:
-        self.active = trainer.is_global_zero
         self.data = trainer.datamodule.dataset.name
-        self.latents = gan.latent(
-            self.count, generator=generator_for("fixed latents", gan.seed)
-        ).to(gan.device)
-        if self.active:
-            self.frames.append(self.draw(gan.sample(self.latents), "untrained"))
+        self.latents = gan.prior(self.count, generator_for("fixed latents", gan.seed))
+        if trainer.is_global_zero:
+            self.add_frame(self.draw(gan.sample(*self.latents), "untrained"))
+            self.active = True
 
     def on_train_batch_end(
         self, trainer: L.Trainer, gan: GAN, outputs: Any, batch: list[Sample], batch_idx: int
@@ -69,19 +69,19 @@ class Samples(Callback):
         at = f"epoch {trainer.current_epoch + 1}, batch {gan.batches_seen:,}"
         name = f"{gan.batches_seen:06d}.png"
         self.save(self.draw(self.real[: self.count], f"real, {at}"), f"real_{name}")
-        fake = self.draw(gan.sample(self.latents), at)
+        fake = self.draw(gan.sample(*self.latents), at)
         self.save(fake, f"fake_{name}")
-        self.frames.append(fake)
+        self.add_frame(fake)
 
     def on_train_epoch_end(self, trainer: L.Trainer, gan: GAN) -> None:
         if not self.active:
             return
         epoch = trainer.current_epoch + 1
-        x = gan.sample(self.latents)
+        x = gan.sample(*self.latents)
         picture = self.draw(x, f"epoch {epoch}")
         self.save(picture, f"epoch_{epoch:03d}.png")
         if gan.batches_seen % self.every:
-            self.frames.append(picture)
+            self.add_frame(picture)
         strip = images.grid(images.to_uint8(x[: self.columns]), self.columns)
         self.strips.append((f"epoch {epoch}", strip))
         for logger in trainer.loggers:
@@ -105,6 +105,16 @@ class Samples(Callback):
             if hasattr(logger, "log_animation"):
                 logger.log_animation("samples/progress", path, step=gan.batches_seen)
 
+    def add_frame(self, frame: Image.Image) -> None:
+        """Keeps at most twice the frames that are shown, evenly spread, however long the run."""
+        if self.drawn % self.stride == 0:
+            self.frames.append(frame)
+        self.drawn += 1
+        self.newest = frame
+        if len(self.frames) > 2 * self.most_frames:
+            self.frames = self.frames[::2]
+            self.stride *= 2
+
     def draw(self, x: Tensor, what: str) -> Image.Image:
         caption = f"{self.data}, {what}"
         return images.captioned(images.grid(images.to_uint8(x), self.columns), caption)
@@ -115,9 +125,12 @@ class Samples(Callback):
     def assemble(self) -> Path:
         """Writes the animation and the film of what there is; returns the animation's path."""
         path = self.folder / "progress.gif"
-        images.save_gif(images.thin(self.frames, self.most_frames), path)
+        frames = self.frames if self.frames[-1] is self.newest else [*self.frames, self.newest]
+        images.save_gif(images.thin(frames, self.most_frames), path)
         if self.strips:
             strips = images.thin(self.strips, self.most_rows)
-            film = images.film(strips, f"{self.data}, the same latents after each epoch")
+            some = "" if len(strips) == len(self.strips) else f", {len(strips)} of them shown"
+            caption = f"{self.data}, the same latents after each epoch{some}"
+            film = images.film(strips, caption)
             images.save(film, self.folder / "epochs.png")
         return path

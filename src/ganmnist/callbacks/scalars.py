@@ -19,6 +19,7 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
 
+from ganmnist.callbacks.progress import batches_of_run
 from ganmnist.duel import Sample
 from ganmnist.gan import GAN
 from ganmnist.plots import plot_losses
@@ -43,7 +44,7 @@ class Scalars(Callback):
         self.folder = Path(folder)
         self.log_every = log_every
         self.print_every = print_every
-        self.per_batch: dict[str, list[float]] = defaultdict(list)
+        self.per_batch: dict[str, dict[int, float]] = defaultdict(dict)
         self.per_epoch: dict[str, list[float]] = defaultdict(list)
         self.epoch_rows: list[Row] = []
         self.images = 0
@@ -61,8 +62,8 @@ class Scalars(Callback):
         if any(due):  # what is printed is of the batches just seen
             window = self.hand_on(trainer, self.fetch(gan))
             gan.log_dict(window, logger=False, prog_bar=True, on_step=True, on_epoch=False)
-        if due[1]:
-            self.print_line(trainer, gan)
+            if due[1]:
+                self.print_line(trainer, gan, window)
 
     def on_train_epoch_end(self, trainer: L.Trainer, gan: GAN) -> None:
         rows = self.fetch(gan)
@@ -97,12 +98,13 @@ class Scalars(Callback):
 
     def fetch(self, gan: GAN) -> dict[int, Row]:
         """Takes what the model has noted since the last time: rows by batches seen."""
-        history, gan.history = gan.history, {}
+        history = gan.history
         if not history:
             return {}
         flat = torch.stack([value.float() for row in history.values() for value in row.values()])
         values = iter(flat.tolist())
         rows = {step: {name: next(values) for name in row} for step, row in history.items()}
+        gan.history = {}
 
         now = perf_counter()
         last = rows[max(rows)]
@@ -110,10 +112,10 @@ class Scalars(Callback):
         self.images, self.since = 0, now
 
         self.epoch_rows += rows.values()
-        for row in rows.values():
-            if "train/g/loss" in row:  # Ctrl-C may come between the two updates of a step
-                for name in ("train/d/loss", "train/g/loss"):
-                    self.per_batch[name].append(row[name])
+        for step, row in rows.items():
+            for name in ("train/d/loss", "train/g/loss"):  # a player may sit a batch out
+                if name in row:
+                    self.per_batch[name][step] = row[name]
         return rows
 
     def hand_on(self, trainer: L.Trainer, rows: dict[int, Row]) -> Row:
@@ -126,22 +128,18 @@ class Scalars(Callback):
                 logger.log_metrics(window, step=max(rows))
         return window
 
-    def print_line(self, trainer: L.Trainer, gan: GAN) -> None:
+    def print_line(self, trainer: L.Trainer, gan: GAN, window: Row) -> None:
         if not trainer.is_global_zero:
             return
-        seen = trainer.callback_metrics
-        total = (trainer.max_epochs or 0) * trainer.train_dataloader.batches
+        names = ("d/loss", "g/loss", "d/real_prob", "d/fake_prob")
         log.info(
             "epoch %d/%d  batch %s/%s  D %.3f  G %.3f  D(x) %.3f  D(G(z)) %.3f  %s images/s",
             trainer.current_epoch + 1,
             trainer.max_epochs,
             f"{gan.batches_seen:,}",
-            f"{total:,}",
-            seen["train/d/loss"],
-            seen["train/g/loss"],
-            seen.get("train/d/real_prob", float("nan")),
-            seen.get("train/d/fake_prob", float("nan")),
-            f"{seen['train/images_per_s']:,.0f}",
+            f"{batches_of_run(trainer):,}",
+            *(window.get(f"train/{name}", math.nan) for name in names),
+            f"{window['train/images_per_s']:,.0f}",
         )
 
     def draw(self, trainer: L.Trainer, gan: GAN) -> None:

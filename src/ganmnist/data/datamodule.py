@@ -17,12 +17,8 @@ from torchvision.transforms.v2 import functional as transforms
 from ganmnist.data.datasets import DataSet, Images
 from ganmnist.duel import Sample
 from ganmnist.errors import UserError
+from ganmnist.pixels import to_unit_range
 from ganmnist.rng import generator_for
-
-
-def to_unit_range(x: Tensor) -> Tensor:
-    """uint8 (..., H, W) to float in [-1, 1], in torchvision's order of roundings."""
-    return x.float().div_(255).sub_(0.5).div_(0.5)
 
 
 def epoch_order(n: int, seed: int, epoch: int, rank: int = 0, world_size: int = 1) -> Tensor:

@@ -72,6 +72,10 @@ class DataSet(ABC):
     def read(self) -> tuple[Images, Images]:
         """The training and the test part, grey (N, 1, H, W), verified."""
 
+    def glyphs(self, x: Tensor) -> Tensor:
+        """The single symbols that images (B, C, H, W) show, grey: (B, K, H, W)."""
+        return x.mean(1, keepdim=True)
+
     def load(self) -> tuple[Images, Images]:
         """The training and the test part, with `channels` channels.
 
@@ -279,7 +283,7 @@ class Auto(DataSet):
     """
 
     candidates: ClassVar[Mapping[str, type[DataSet]]] = {"mnist": MNIST, "digits": Digits}
-    decision = "GANMNIST_AUTO"  # the environment variable
+    decision = "GANMNIST_AUTO"  # the environment variable: choice:root
 
     @property
     def name(self) -> str:
@@ -297,12 +301,10 @@ class Auto(DataSet):
         Raises:
             UserError: a file of MNIST is there and wrong, which never leads to the digits.
         """
-        choice = os.environ.get(self.decision) or self._choose()
-        if choice not in self.candidates:
-            raise UserError(
-                f"{self.decision}={choice} is neither of {', '.join(self.candidates)}: unset it."
-            )
-        os.environ[self.decision] = choice
+        choice, _, root = os.environ.get(self.decision, "").partition(":")
+        if root != str(self.root.absolute()):  # nobody has decided about these data yet
+            choice = self._choose()
+            os.environ[self.decision] = f"{choice}:{self.root.absolute()}"
         return self.candidates[choice](self.root, self.channels)
 
     def _choose(self) -> str:
