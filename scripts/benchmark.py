@@ -14,6 +14,8 @@ import argparse
 import json
 import os
 import platform
+import shlex
+import sys
 import tempfile
 import time
 from datetime import date
@@ -129,7 +131,7 @@ def main() -> None:
 
     cli.setup()
     report: dict[str, object] = {
-        "command": "python scripts/benchmark.py",
+        "command": shlex.join(["python", *sys.argv]),
         "date": date.today().isoformat(),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}",
     }

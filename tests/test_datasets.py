@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import inspect
+import json
 import logging
 import os
 import struct
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision
+from conftest import configuration
 from torch import Tensor
 
 from ganmnist.data import datasets, digits, fetch
@@ -31,6 +33,7 @@ from ganmnist.data.datasets import (
 from ganmnist.data.fetch import unreachable
 from ganmnist.data.idx import read_idx
 from ganmnist.errors import UserError
+from ganmnist.train import train
 
 FILES = tuple(MNIST.md5)
 TRAIN_X, TRAIN_Y, TEST_X, TEST_Y = FILES
@@ -307,6 +310,15 @@ def test_images_have_28_by_28_pixels(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"images holds an array \(2, 28, 27\)"):
         read_idx(path, (28, 28))
     assert read_idx(path, (28, 27)).shape == (2, 28, 27)
+
+
+def test_fashion_mnist_trains(tmp_path: Path) -> None:
+    put(tmp_path / "FashionMNIST/raw", tiny_files())
+    data = ("data=fashion_mnist", f"data.root={tmp_path}", "batch_size=8", "model=mlp")
+    few = ("trainer=cpu", "epochs=1", "callbacks=none", "logger=none")
+    train(configuration(f"folder={tmp_path / 'run'}", *data, *few))
+    summary = json.loads((tmp_path / "run/summary.json").read_text())
+    assert (summary["data"], summary["images_seen"]) == ("FashionMNIST", 16)
 
 
 @pytest.mark.parametrize(
