@@ -10,9 +10,11 @@ from hydra.core.global_hydra import GlobalHydra
 
 from ganmnist import train
 
+# A protocol that takes moments; figures of so few images mean nothing.
+BRIEFLY_MEASURED = ("metrics.n=100", "metrics.val_n=100")
 # A run of two batches.
 BRIEF = (
-    *("experiment=quick", "data=digits", "trainer=cpu"),
+    *("experiment=quick", "data=digits", "trainer=cpu", *BRIEFLY_MEASURED),
     *("epochs=1", "trainer.limit_train_batches=2"),
 )
 

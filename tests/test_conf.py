@@ -12,6 +12,7 @@ import torch
 from conftest import configuration
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
+from launch import BRIEFLY_MEASURED
 from omegaconf import OmegaConf
 
 from ganmnist.paths import conf_dir
@@ -68,6 +69,7 @@ NARROW = {
 @pytest.mark.parametrize("experiment", sorted(GROUPS["experiment"]))
 def test_every_experiment_trains(experiment: str, tmp_path: Path, data_root: Path) -> None:
     few = ("data=digits", "trainer=cpu", "epochs=1", "trainer.limit_train_batches=2", "every=2")
+    few = (*few, *BRIEFLY_MEASURED)
     narrow = NARROW.get(experiment, [])
     value = train(configuration(f"folder={tmp_path}", f"experiment={experiment}", *few, *narrow))
 
@@ -81,7 +83,7 @@ def test_every_experiment_trains(experiment: str, tmp_path: Path, data_root: Pat
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert (summary["task"], summary["status"]) == (experiment, "finished")
     assert (summary["epochs"], summary["batches_seen"]) == (1, 2)
-    assert value == summary["value"] == summary["scalars"]["epoch/d/advantage"]
+    assert value == summary["value"] == summary["scalars"]["metrics/digits_val_fid"]
 
 
 def test_nobody_needs_to_watch(tmp_path: Path, data_root: Path) -> None:
@@ -92,7 +94,14 @@ def test_nobody_needs_to_watch(tmp_path: Path, data_root: Path) -> None:
 
 
 def test_a_csv_is_all_that_logger_csv_leaves(tmp_path: Path, data_root: Path) -> None:
-    parts = ("logger=csv", "data=digits", "trainer=cpu", "model=mlp", "objective=bce_logits")
+    parts = (
+        "logger=csv",
+        "metrics=none",
+        "data=digits",
+        "trainer=cpu",
+        "model=mlp",
+        "objective=bce_logits",
+    )
     train(configuration(f"folder={tmp_path}", *parts, "epochs=1", "trainer.limit_train_batches=3"))
     assert not (tmp_path / "tensorboard").exists()
     with (tmp_path / "metrics.csv").open() as file:
@@ -102,7 +111,7 @@ def test_a_csv_is_all_that_logger_csv_leaves(tmp_path: Path, data_root: Path) ->
 @pytest.mark.parametrize("experiment", ["paper_dcgan", "report_mlp"])
 def test_recipes_train_on_mnist(experiment: str, tmp_path: Path, mnist_root: Path) -> None:
     data = ("data=mnist", f"data.root={mnist_root}", "trainer=cpu")
-    few = ("epochs=1", "trainer.limit_train_batches=2")
+    few = ("epochs=1", "trainer.limit_train_batches=2", "metrics=none")
     train(configuration(f"folder={tmp_path}", f"experiment={experiment}", *data, *few))
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert (summary["data"], summary["images_seen"]) == ("MNIST", 128)

@@ -20,13 +20,15 @@ import torchvision
 from conftest import configuration
 from torch import Tensor
 
-from ganmnist.data import datasets, digits, fetch
+from ganmnist.data import DataModule, datasets, digits, fetch
+from ganmnist.data.datamodule import Loader
 from ganmnist.data.datasets import (
     MNIST,
     Auto,
     Digits,
     FashionMNIST,
     Images,
+    StackedMNIST,
     UnavailableError,
     digest,
 )
@@ -655,7 +657,7 @@ def test_auto_takes_mnist_where_it_is(
 ) -> None:
     put(tmp_path, tiny)
     auto = Auto(tmp_path, channels=3)
-    assert isinstance(auto.decide(), MNIST)
+    assert isinstance(auto.resolve(), MNIST)
     assert os.environ[Auto.decision] == f"mnist:{tmp_path}"
     assert auto.name == "MNIST"
     auto.prepare()
@@ -675,12 +677,12 @@ def test_auto_falls_back_to_digits_and_says_so_once(
     tmp_path: Path, undecided: None, offline: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     auto = Auto(tmp_path)
-    assert isinstance(auto.decide(), Digits)
+    assert isinstance(auto.resolve(), Digits)
     assert os.environ[Auto.decision] == f"digits:{tmp_path}"
     asked = len(offline)
     assert asked == len(torchvision.datasets.MNIST.mirrors)
     for later in (auto, Auto(tmp_path)):
-        assert later.decide().name == later.name == "digits"
+        assert later.resolve().name == later.name == "digits"
     assert len(offline) == asked
     (record,) = caplog.records
     assert record.levelno == logging.WARNING
@@ -710,7 +712,7 @@ def test_auto_never_hides_a_wrong_file(
 ) -> None:
     put(tmp_path, {TEST_Y: altered(tiny[TEST_Y])})
     with pytest.raises(UserError, match="its MD5 is") as error:
-        Auto(tmp_path).decide()
+        Auto(tmp_path).resolve()
     assert str(tmp_path / TEST_Y) in str(error.value)
     assert Auto.decision not in os.environ
     assert not offline
@@ -722,3 +724,50 @@ def test_auto_decides_for_each_folder(
     put(tmp_path / "full", tiny)
     assert Auto(tmp_path / "empty").name == "digits"
     assert Auto(tmp_path / "full").name == "MNIST"
+
+
+# Stacked MNIST
+
+
+def test_stacked_images_are_three_digits(tmp_path: Path) -> None:
+    put(tmp_path, tiny_files())
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(StackedMNIST, "md5", dict.fromkeys(MNIST.md5))
+        data = DataModule(StackedMNIST(tmp_path), batch_size=4, seed=3)
+        data.prepare_data()
+        data.setup()
+    assert data.shape == (3, 28, 28)
+    loader = Loader(data.train, 4, seed=3, clock=lambda: (0, 0), stack=3)
+    x, y = (torch.cat(parts) for parts in zip(*((s.x, s.y) for [s] in loader), strict=True))
+    assert x.shape == (20, 3, 28, 28)
+    # Image i is all grey value i, and shows the digit i % 10.
+    grey = ((x[:, :, 0, 0] + 1) * 127.5).round().long()
+    assert torch.equal(y, (grey % 10 * torch.tensor([1, 10, 100])).sum(1))
+    for channel in range(3):
+        assert sorted(grey[:, channel].tolist()) == [*range(20)]  # each once an epoch
+    assert not torch.equal(grey[:, 0], grey[:, 1])
+    again = Loader(data.train, 4, seed=3, clock=lambda: (0, 0), stack=3)
+    assert torch.equal(next(iter(again))[0].x, x[:4])
+
+
+def test_stacked_stills_are_always_the_same(tmp_path: Path) -> None:
+    part = Images(torch.arange(20, dtype=torch.uint8).view(20, 1, 1, 1).repeat(1, 1, 2, 2), None)
+    stacked = StackedMNIST(tmp_path)
+    one, other = (stacked.still(part, 26) for _ in range(2))
+    assert torch.equal(one, other)
+    assert one.shape == (26, 3, 2, 2)
+    assert stacked.glyphs(one).shape == (26, 3, 2, 2)
+
+
+def test_stacked_has_three_channels(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"data\.channels=1: a stacked image has 3"):
+        StackedMNIST(tmp_path, channels=1)
+
+
+def test_stills_are_samples_of_the_part(tmp_path: Path) -> None:
+    part = Images(torch.arange(20, dtype=torch.uint8).view(20, 1, 1, 1), None)
+    digits = Digits(tmp_path)
+    few = digits.still(part, 5).flatten().tolist()
+    assert len({*few}) == 5
+    assert digits.still(part, 5).flatten().tolist() == few
+    assert sorted(digits.still(part, 99).flatten().tolist()) == [*range(20)]

@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 import torch
-from launch import command
+from launch import BRIEFLY_MEASURED, command
 
 SPY = """
 import torch
@@ -17,13 +17,13 @@ class Spy(Callback):
         self.folder, self.x, self.z = folder, [], []
 
     def on_train_start(self, trainer, gan):
-        draw = gan.latent
+        fake = gan.fake
 
-        def latent(*arguments, **named):
-            self.z.append(draw(*arguments, **named))
-            return self.z[-1]
+        def noted(batch, z):
+            self.z.append(z)
+            return fake(batch, z)
 
-        gan.latent = latent
+        gan.fake = noted
         self.before = {name: p.detach().clone() for name, p in gan.named_parameters()}
 
     def on_train_batch_end(self, trainer, gan, outputs, batch, batch_idx):
@@ -45,6 +45,7 @@ def test_two_processes_train_one_gan(tmp_path: Path, data_root: Path) -> None:
     )
     two = ("trainer=ddp", "trainer.gpus=0", "trainer.devices=2", "batch_size=16", "data=digits")
     few = ("experiment=quick", "epochs=2", "trainer.limit_train_batches=3", "every=2")
+    few = (*few, *BRIEFLY_MEASURED)
     done = command("--config-dir", "conf", "callbacks=spy", *two, *few, folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "sync_dist" not in done.stderr

@@ -154,3 +154,10 @@ def test_an_objective_has_to_say_both_losses() -> None:
     for loss in (Objective().d_loss, Objective().g_loss):
         with pytest.raises(NotImplementedError):
             loss(duel)
+
+
+@pytest.mark.parametrize("stable", [True, False])
+def test_a_loss_of_nan_is_nan(stable: bool) -> None:
+    """PyTorch's own cross-entropy of probabilities refuses it, on a GPU by ending the process."""
+    loss = BCE(stable).cross_entropy(torch.tensor([0.5, math.nan]), 1.0)
+    assert loss.isnan()

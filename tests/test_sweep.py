@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 import pytest
-from launch import launch
+from launch import BRIEFLY_MEASURED, launch
 
 from ganmnist.data import datasets
 from ganmnist.duel import Sample
@@ -13,6 +13,7 @@ from ganmnist.gan import GAN
 from ganmnist.sweep import finish
 
 FEW = ("-m", "trainer=cpu", "experiment=quick", "epochs=1", "trainer.limit_train_batches=2")
+FEW = (*FEW, *BRIEFLY_MEASURED)
 
 
 def table(sweep: Path) -> list[dict[str, str]]:
@@ -48,7 +49,7 @@ def test_a_sweep_is_a_folder_a_job_and_a_table(
         summary = json.loads((folder / "summary.json").read_text())
         assert summary["status"] == row["status"]
         if row["status"] == "finished":
-            assert float(row["epoch/d/advantage"]) == summary["value"]
+            assert float(row["val_fid"]) == summary["value"]
             assert (folder / "checkpoints/last.ckpt").is_file()
         else:
             assert "batch_size=100000" in row["error"] == summary["error"]

@@ -113,8 +113,8 @@ def explain(error: Exception, config_name: str) -> str:
         return unknown(match[1], config_name)
     if match := re.search(r"Error merging override (\w[\w.]*)=(.*)", message):
         key, value = match[1], match[2]
-        if key in KNOBS:
-            return f"{key}={value}: {key} takes {expected(key)}."
+        if key in KNOBS[config_name]:
+            return f"{key}={value}: {key} takes {expected(key, config_name)}."
     return " ".join(message.split())
 
 
@@ -123,7 +123,7 @@ def choose(wrong: str, options: Iterable[str] | None) -> str:
     known = sorted(options or ())
     close = difflib.get_close_matches(wrong, known, n=1)
     meant = f"Did you mean {close[0]}? " if close else ""
-    return f"{meant}Choose one of {', '.join(known)}."
+    return f"{meant}Choose one of {', '.join(known)}." if known else "It has none."
 
 
 def unknown(key: str, config_name: str) -> str:
@@ -136,12 +136,15 @@ def unknown(key: str, config_name: str) -> str:
             place: Any = compose(config_name, chosen)
         except HydraException:  # a choice from --config-dir
             place = compose(config_name)
-    parent, _, name = key.rpartition(".")
-    for part in filter(None, parent.split(".")):
-        value = place._get_node(part) if isinstance(place, DictConfig) else None
+    way: list[str] = []
+    for part in key.split("."):
+        value = (
+            place._get_node(part) if isinstance(place, DictConfig) and part in [*place] else None
+        )
         if not isinstance(value, Mapping):
             break
+        way.append(part)
         place = value
-    inside = f" in {parent}" if parent else ""
+    inside = f" in {'.'.join(way)}" if way else ""
     settings = [str(name) for name in place if name != "_target_"]
-    return f"{key}: there is no setting {name!r}{inside}. {choose(name, settings)}"
+    return f"{key}: there is no setting {part!r}{inside}. {choose(part, settings)}"

@@ -27,15 +27,16 @@ def knob(
     minimum: float = -math.inf,
     above: float = -math.inf,
     below: float = math.inf,
+    choices: tuple[str, ...] = (),
 ) -> Any:
-    """A required setting; its value comes from conf/train.yaml."""
+    """A required setting; its value comes from the command's YAML file."""
     metadata: dict[str, Any] = {"help": help, "example": example}
-    metadata |= {"minimum": minimum, "above": above, "below": below}
+    metadata |= {"minimum": minimum, "above": above, "below": below, "choices": choices}
     return field(default=MISSING, metadata=metadata)
 
 
 @dataclass
-class Config:
+class Train:
     """What conf/train.yaml and every override of it are checked against."""
 
     task: str = knob("first part of the run's folder, logs/<task>/...", "my_idea")
@@ -58,35 +59,94 @@ class Config:
     datamodule: Any = MISSING
     gan: Any = MISSING
     trainer: Any = MISSING
+    metrics: Any = MISSING
     callbacks: Any = None
     logger: Any = None
 
 
-KNOBS = {f.name: f for f in dataclasses.fields(Config) if f.metadata}
+@dataclass
+class Evaluate:
+    """What conf/evaluate.yaml is checked against."""
+
+    run: str | None = knob("folder of a run", "logs/train/2026-01-01_12-00-00")
+    ckpt: str | None = knob("or a checkpoint file", "best.ckpt")
+    images: str | None = knob("or an npz file with images (N, 28, 28), uint8", "images.npz")
+    which: str = knob("checkpoint: best (by val_fid) or last", "last", choices=("best", "last"))
+    weights: str = knob("raw (as trained) or ema (averaged)", "ema", choices=("raw", "ema"))
+    n: int | None = knob("generated images; null: as in training", "10000", minimum=1)
+    out: str | None = knob("where to write; null: metrics.json in the run", "metrics.json")
+    device: str = knob("where to compute", "cuda")
+    trust: Any = MISSING
+    data: Any = MISSING
+    metrics: Any = MISSING
 
 
-def expected(name: str) -> str:
+@dataclass
+class Generate:
+    """What conf/generate.yaml is checked against."""
+
+    run: str | None = knob("folder of a run", "logs/train/2026-01-01_12-00-00")
+    ckpt: str | None = knob("or a checkpoint file", "best.ckpt")
+    which: str = knob("checkpoint: best (by val_fid) or last", "last", choices=("best", "last"))
+    weights: str = knob("raw (as trained) or ema (averaged)", "ema", choices=("raw", "ema"))
+    n: int = knob("images", "64", minimum=1)
+    interpolate: str | None = knob("walks x steps between pairs of latents", "8x10")
+    out: str = knob("a picture (.png) or arrays (.npz)", "digits.npz")
+    seed: int = knob("of the latents", "0", minimum=0, below=2**32)
+    device: str = knob("where to compute", "cuda")
+    trust: Any = MISSING
+
+
+COMMANDS = {"train": Train, "evaluate": Evaluate, "generate": Generate}
+KNOBS = {
+    command: {f.name: f for f in dataclasses.fields(schema) if f.metadata}
+    for command, schema in COMMANDS.items()
+}
+
+
+def expected(name: str, command: str) -> str:
     """What a knob takes, in words: "a whole number of at least 1, such as epochs=20"."""
-    knob = KNOBS[name]
+    knob = KNOBS[command][name]
     type_, _, optional = str(knob.type).partition(" | ")
     kind = {"int": "a whole number", "float": "a number", "str": "a text"}[type_]
     for bound, words in (("minimum", "of at least"), ("above", "above"), ("below", "below")):
         if math.isfinite(knob.metadata[bound]):
             kind += f" {words} {knob.metadata[bound]}"
+    if knob.metadata["choices"]:
+        kind = " or ".join(knob.metadata["choices"])
     if optional:
         kind += ", or null"
     return f"{kind}, such as {name}={knob.metadata['example']}"
 
 
-def check(config: DictConfig) -> None:
-    """Raises UserError for a knob outside its range, and for devices that no machine has."""
-    for name, knob in KNOBS.items():
+def check_ranges(config: DictConfig, command: str) -> None:
+    """Raises UserError for a knob outside its range."""
+    for name, knob in KNOBS[command].items():
         value = config[name]
-        if isinstance(value, str) or value is None:
-            continue
         data = knob.metadata
-        if not (data["minimum"] <= value < data["below"] and value > data["above"]):
-            raise UserError(f"{name}={value} is out of range: {name} takes {expected(name)}.")
+        if value is None:
+            continue
+        if isinstance(value, str):
+            fits = value in (data["choices"] or (value,))
+        else:
+            fits = data["minimum"] <= value < data["below"] and value > data["above"]
+        if not fits:
+            takes = expected(name, command)
+            raise UserError(f"{name}={value} is out of range: {name} takes {takes}.")
+
+
+def one_of(config: DictConfig, *names: str) -> str:
+    """The one of these settings that is given."""
+    given = [name for name in names if config[name] is not None]
+    if len(given) != 1:
+        said = f"not {' and '.join(given)} together" if given else "none is given"
+        raise UserError(f"Choose one of {', '.join(f'{name}=...' for name in names)}: {said}.")
+    return str(config[given[0]])
+
+
+def check(config: DictConfig) -> None:
+    """Raises UserError for a training that no machine could do."""
+    check_ranges(config, "train")
     trainer = config.trainer
     if "gpus" in trainer:  # somebody's own may be told otherwise
         check_request(trainer.gpus, trainer.accelerator, trainer.devices, trainer.precision)
@@ -131,9 +191,11 @@ def is_a(value: object, kind: str) -> bool:
 
 
 def register_schema() -> None:
-    ConfigStore.instance().store(name="schema", node=Config)
+    for command, schema in COMMANDS.items():
+        ConfigStore.instance().store(name=f"{command}_schema", node=schema)
 
 
-def describe_knobs() -> str:
-    """The knobs as lines of --help."""
-    return "\n".join(f"  {name:<11} {KNOBS[name].metadata['help']}" for name in KNOBS)
+def describe_knobs(command: str) -> str:
+    """The knobs of a command as lines of --help."""
+    knobs = KNOBS[command].items()
+    return "\n".join(f"  {name:<11} {knob.metadata['help']}" for name, knob in knobs)

@@ -1,4 +1,4 @@
-"""Priors over the latent space: callables that draw (n, Z) latents."""
+"""Priors over the latent space, callables that draw (n, Z) latents, and walks through it."""
 
 from __future__ import annotations
 
@@ -20,3 +20,17 @@ class Normal:
     ) -> Tensor:
         """Draws (n, dim), from the device's default generator unless one is given."""
         return torch.randn(n, self.dim, device=device, generator=generator)
+
+
+def interpolate(start: Tensor, end: Tensor, steps: int) -> Tensor:
+    """Walks (N, steps, Z) from start (N, Z) to end along great circles.
+
+    White (2016, arXiv 1609.04468). Straight lines would pass close to 0, where no normal latent
+    is; lengths change evenly.
+    """
+    t = torch.linspace(0, 1, steps, device=start.device)[None, :, None]
+    a, b = (z / z.norm(dim=1, keepdim=True) for z in (start, end))
+    angle = (a * b).sum(1).clamp(-1, 1).acos()[:, None, None]
+    direction = ((1 - t) * angle).sin() * a[:, None] + (t * angle).sin() * b[:, None]
+    length = (1 - t) * start.norm(dim=1)[:, None, None] + t * end.norm(dim=1)[:, None, None]
+    return length * direction / angle.sin()

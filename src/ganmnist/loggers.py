@@ -2,8 +2,8 @@
 
 A logger of Lightning's works as it is: it gets the mean of every window of batches. One that has
 `log_rows` gets every batch, one that has `log_image` the pictures (the signature is that of
-Lightning's W&B logger), one that has `log_animation` the GIF, and one that has `log_outcome` the
-settings of the run next to what came of it.
+Lightning's W&B logger), one that has `log_animation` the GIF, and one that has `log_settings` the
+settings of a run that has come to its end.
 """
 
 from __future__ import annotations
@@ -96,6 +96,7 @@ CHARTS = {
         "losses": ["Multiline", ["^train/d/loss$", "^train/g/loss$"]],
         "D(x) and D(G(z))": ["Multiline", ["^train/d/real_prob$", "^train/d/fake_prob$"]],
         "losses per epoch": ["Multiline", ["^epoch/d/loss$", "^epoch/g/loss$"]],
+        "val_fid": ["Multiline", ["^metrics/.*val_fid"]],
     }
 }
 
@@ -107,13 +108,17 @@ class TensorBoard(TensorBoardLogger):
         folder = Path(folder)
         super().__init__(folder.parent, name="", version=folder.name, default_hp_metric=False)
         self.has_layout = False
+        self.settings: dict[str, str | int | float] = {}
+        self.final: Row = {}
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
         if not self.has_layout:
             self.experiment.add_custom_scalars(CHARTS)
             self.has_layout = True
-        super().log_metrics(metrics, step)
+        final = {name: value for name, value in metrics.items() if name.startswith("final/")}
+        self.final |= final  # come with the settings, in `finalize`
+        super().log_metrics({name: metrics[name] for name in metrics if name not in final}, step)
 
     @rank_zero_only
     def log_image(self, key: str, images: list[Image.Image], step: int | None = None) -> None:
@@ -136,7 +141,14 @@ class TensorBoard(TensorBoardLogger):
         self.experiment._get_file_writer().add_summary(summary, step)
 
     @rank_zero_only
-    def log_outcome(self, settings: dict[str, str | int | float], metrics: Row, step: int) -> None:
-        """One row of the HPARAMS tab."""
-        # The run's name is a folder; "." is this one, where others would open a run of their own.
-        self.experiment.add_hparams(settings, metrics, run_name=".", global_step=step)
+    def log_settings(self, settings: dict[str, str | int | float], step: int) -> None:
+        """Makes the run a row of the HPARAMS tab, next to all its scalars named `final/...`."""
+        self.settings, self.step = settings, step
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        if self.settings:
+            settings, self.settings = self.settings, {}
+            # The run's name is a folder; "." is this one, where others would open one of their own.
+            self.experiment.add_hparams(settings, self.final, run_name=".", global_step=self.step)
+        super().finalize(status)

@@ -64,4 +64,8 @@ class BCE(Objective):
             return F.binary_cross_entropy_with_logits(logits, targets)
         # Autocast forbids the cross-entropy of probabilities by name, though these are float32.
         with torch.autocast(logits.device.type, enabled=False):
-            return F.binary_cross_entropy(logits.sigmoid(), targets)
+            probability = logits.sigmoid()
+            loss = F.binary_cross_entropy(probability.nan_to_num(), targets)
+        # PyTorch asserts that a probability is one, and on a GPU that would end the process. A loss
+        # that is NaN, as it ought to be, ends the run with a sentence.
+        return loss + 0 * probability.sum()

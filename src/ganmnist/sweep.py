@@ -31,7 +31,7 @@ def start(config: DictConfig) -> None:
     if str(OmegaConf.select(config, "data._target_")) == "ganmnist.data.Auto":
         from ganmnist.data import Auto
 
-        Auto(config.data.root, config.data.channels).decide()
+        Auto(config.data.root, config.data.channels).resolve()
 
 
 def check_job(config: DictConfig) -> None:

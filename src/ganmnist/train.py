@@ -5,7 +5,6 @@ Heavy imports wait inside the functions, so that --help and mistakes are answere
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import re
@@ -23,9 +22,9 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from ganmnist import cli, sweep
-from ganmnist.config import check, check_types
+from ganmnist.config import KNOBS, check, check_types
 from ganmnist.errors import UserError
-from ganmnist.paths import whole
+from ganmnist.paths import write_json
 
 if TYPE_CHECKING:
     import lightning as L
@@ -68,7 +67,9 @@ def train(config: DictConfig, admit: Callable[[DictConfig], None] = check) -> fl
         KeyboardInterrupt: Ctrl-C, after everything has been written.
     """
     began = time.perf_counter()
+    settings = {name: config[name] for name in KNOBS["train"] if name != "task"}
     summary: dict[str, Any] = {"task": config.task, "status": "failed", "error": ""}
+    summary |= {"settings": settings}
     try:
         admit(config)
         with refusals():
@@ -91,7 +92,7 @@ def train(config: DictConfig, admit: Callable[[DictConfig], None] = check) -> fl
         summary["error"] = f"{type(error).__name__}: {error}"
         raise
     finally:
-        value = summary.get("scalars", {}).get(config.metric)
+        value = find_scalar(summary.get("scalars", {}), config.metric)
         if value is None and summary["status"] == "finished":
             known = ", ".join(summary["scalars"]) or "none"
             log.warning("metric=%s was not logged by this run (%s).", config.metric, known)
@@ -99,7 +100,19 @@ def train(config: DictConfig, admit: Callable[[DictConfig], None] = check) -> fl
         summary |= {"metric": config.metric, "value": value, "seconds": seconds}
         if is_rank_zero():
             write_json(Path(config.folder) / "summary.json", summary)
+            if config.callbacks:
+                write_report(Path(config.folder))
     return math.nan if value is None else value
+
+
+def write_report(folder: Path) -> None:
+    """report.html; that it cannot be drawn is no reason to lose a run over."""
+    from ganmnist import report
+
+    try:
+        report.write(folder)
+    except Exception:
+        log.exception("report.html could not be written.")
 
 
 @contextmanager
@@ -147,6 +160,8 @@ def build(config: DictConfig) -> tuple[L.Trainer, GAN, DataModule]:
     data.prepare_data()
     data.setup()
     gan = instantiate(config.gan)
+    used = type(data.dataset)  # which data=auto leaves open
+    settings["data"]["_target_"] = f"{used.__module__}.{used.__qualname__}"
     gan.save_hyperparameters(settings)
     check_shapes(gan, data)
     try:
@@ -182,12 +197,28 @@ def outcome(trainer: L.Trainer, gan: GAN, data: DataModule) -> dict[str, Any]:
     """What a run came to: its last scalars and how far it got."""
     images = gan.batches_seen * data.batch_size * trainer.world_size
     scalars = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    metrics: dict[str, Any] = {}
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        metrics |= getattr(callback, "summary", {})
+    for weights, figures in metrics.get("final", {}).items():
+        if weights != "epoch":
+            ending = "_ema" if weights == "ema" else ""
+            scalars |= {f"final/{name}{ending}": value for name, value in figures.items()}
     return {
+        "metrics": metrics,
         "epochs": trainer.current_epoch,
         "batches_seen": gan.batches_seen,
         "images_seen": images,
         "scalars": scalars,
     }
+
+
+def find_scalar(scalars: dict[str, float], metric: str) -> float | None:
+    """A scalar by its name, or by that of a metric, whatever data it is of."""
+    for name, value in scalars.items():
+        if name == metric or re.fullmatch(rf"(metrics|final)/(\w+_)?{re.escape(metric)}", name):
+            return value
+    return None
 
 
 def is_rank_zero() -> bool:
@@ -204,20 +235,6 @@ def quiet_lightning() -> None:
     # Under DDP the scalars are rank 0's, on purpose: to gather them would make all ranks wait.
     warnings.filterwarnings("ignore", "It is recommended to use .*sync_dist")
     warnings.filterwarnings("ignore", category=FutureWarning, module="lightning")
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    with whole(path) as part:
-        part.write_text(json.dumps(finite(content), indent=2) + "\n")
-
-
-def finite(content: Any) -> Any:
-    """The same with null for NaN and infinities, which JSON has no words for."""
-    if isinstance(content, dict):
-        return {name: finite(value) for name, value in content.items()}
-    if isinstance(content, list):
-        return [finite(value) for value in content]
-    return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
 if __name__ == "__main__":

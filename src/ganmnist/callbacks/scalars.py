@@ -34,10 +34,10 @@ REDRAW = 20  # seconds between two drawings of losses.png, which takes half a se
 class Scalars(Callback):
     """Hands scalars on, prints a line every `print_every` batches, draws the losses.
 
-    Loggers with `log_rows` get every batch, others the mean of each window of at most `log_every`.
-    Means over an epoch go to loggers and to `trainer.callback_metrics` as `epoch/...`, among them
-    `epoch/d/advantage`, the mean of D(x) minus that of D(G(z)): 0 where D cannot tell.
-    Under DDP all of it is what rank 0 sees.
+    Loggers with `log_rows` get every batch, others the mean of each window of at most `log_every`,
+    callbacks with `look_at` every batch too. Means over an epoch go to loggers and to
+    `trainer.callback_metrics` as `epoch/...`, among them `epoch/d/advantage`, the mean of D(x)
+    minus that of D(G(z)): 0 where D cannot tell. Under DDP all of it is what rank 0 sees.
     """
 
     def __init__(self, folder: str | Path, log_every: int, print_every: int) -> None:
@@ -60,7 +60,9 @@ class Scalars(Callback):
         self.images += trainer.world_size * sum(len(s.x) for s in batch if s.x is not None)
         due = [gan.batches_seen % every == 0 for every in (self.log_every, self.print_every)]
         if any(due):  # what is printed is of the batches just seen
-            window = self.hand_on(trainer, self.fetch(gan))
+            rows = self.fetch(gan)
+            window = self.hand_on(trainer, rows)
+            self.show(trainer, rows)
             gan.log_dict(window, logger=False, prog_bar=True, on_step=True, on_epoch=False)
             if due[1]:
                 self.print_line(trainer, gan, window)
@@ -80,6 +82,7 @@ class Scalars(Callback):
         gan.log_dict(epoch, logger=False)
         rows.setdefault(gan.batches_seen, {}).update(epoch, epoch=trainer.current_epoch + 1)
         self.hand_on(trainer, rows)
+        self.show(trainer, rows)
         if perf_counter() - self.drawn > REDRAW:
             self.draw(trainer, gan)
 
@@ -87,9 +90,10 @@ class Scalars(Callback):
         self.draw(trainer, gan)
         final = {name.replace("epoch/", "final/"): v[-1] for name, v in self.per_epoch.items()}
         for logger in trainer.loggers:
-            if hasattr(logger, "log_outcome"):
+            logger.log_metrics(final, step=gan.batches_seen)
+            if hasattr(logger, "log_settings"):
                 row = {**settings(gan.hparams), "data": trainer.datamodule.dataset.name}
-                logger.log_outcome(row, final, step=gan.batches_seen)
+                logger.log_settings(row, step=gan.batches_seen)
 
     def on_exception(self, trainer: L.Trainer, gan: GAN, exception: BaseException) -> None:
         if gan.history:
@@ -127,6 +131,12 @@ class Scalars(Callback):
             else:
                 logger.log_metrics(window, step=max(rows))
         return window
+
+    def show(self, trainer: L.Trainer, rows: dict[int, Row]) -> None:
+        """Lets callbacks look at rows; one may end the run for what it sees."""
+        for callback in trainer.callbacks:
+            if hasattr(callback, "look_at"):
+                callback.look_at(rows)
 
     def print_line(self, trainer: L.Trainer, gan: GAN, window: Row) -> None:
         if not trainer.is_global_zero:

@@ -1,6 +1,23 @@
 """Data sets, and the Lightning data module that serves them from memory."""
 
 from ganmnist.data.datamodule import DataModule
-from ganmnist.data.datasets import MNIST, Auto, DataSet, Digits, FashionMNIST, Images
+from ganmnist.data.datasets import (
+    MNIST,
+    Auto,
+    DataSet,
+    Digits,
+    FashionMNIST,
+    Images,
+    StackedMNIST,
+)
 
-__all__ = ["MNIST", "Auto", "DataModule", "DataSet", "Digits", "FashionMNIST", "Images"]
+__all__ = [
+    "MNIST",
+    "Auto",
+    "DataModule",
+    "DataSet",
+    "Digits",
+    "FashionMNIST",
+    "Images",
+    "StackedMNIST",
+]

@@ -21,12 +21,16 @@ from ganmnist.pixels import to_unit_range
 from ganmnist.rng import generator_for
 
 
-def epoch_order(n: int, seed: int, epoch: int, rank: int = 0, world_size: int = 1) -> Tensor:
-    """The images that one rank sees in one epoch, in order: a pure function of the arguments.
+def epoch_order(
+    n: int, seed: int, epoch: int, rank: int = 0, world_size: int = 1, stack: int = 1
+) -> Tensor:
+    """The samples that one rank sees in one epoch, in order: a pure function of the arguments.
 
-    All ranks shuffle alike and take every world_size-th index, so their parts are disjoint.
+    (samples, stack) indices of images. All ranks shuffle alike and take every world_size-th
+    sample, so their parts are disjoint.
     """
-    order = torch.randperm(n, generator=generator_for("order", seed, epoch))
+    rng = generator_for("order", seed, epoch)
+    order = torch.stack([torch.randperm(n, generator=rng) for _ in range(stack)], 1)
     return order[rank::world_size]
 
 
@@ -50,6 +54,7 @@ class Loader:
         image_size: int | None = None,
         chunk: int = 1,
         intervals: Sequence[int] = (),
+        stack: int = 1,
     ) -> None:
         self.images = images
         self.batch_size = batch_size
@@ -60,6 +65,8 @@ class Loader:
         self.image_size = image_size
         self.chunk = chunk
         self.intervals = intervals
+        self.stack = stack
+        self.places = 10 ** torch.arange(stack, device=images.y.device)  # of digits in a number
         self.batches = len(images.x) // world_size // batch_size
 
     def __len__(self) -> int:
@@ -70,7 +77,7 @@ class Loader:
     def __iter__(self) -> Iterator[list[Sample]]:
         epoch, seen = self.clock()
         n = len(self.images.x)
-        order = epoch_order(n, self.seed, epoch, self.rank, self.world_size)
+        order = epoch_order(n, self.seed, epoch, self.rank, self.world_size, self.stack)
         batches = order.to(self.images.x.device).split(self.batch_size)[: self.batches]
         start = 0
         while start < self.batches:
@@ -80,11 +87,12 @@ class Loader:
             start = stop
 
     def sample(self, indices: Tensor) -> Sample:
-        """One batch: images (B, C, H, W) in [-1, 1] and labels (B,)."""
-        x = self.images.x[indices]
+        """One batch of (B, stack) indices: images (B, C, H, W) in [-1, 1] and labels (B,)."""
+        x = self.images.x[indices].flatten(1, 2)
         if self.image_size is not None and self.image_size != x.shape[-1]:
             x = transforms.resize(x, [self.image_size, self.image_size], antialias=True)
-        return Sample(to_unit_range(x), self.images.y[indices])
+        y = (self.images.y[indices] * self.places).sum(1)
+        return Sample(to_unit_range(x), y)
 
 
 class DataModule(L.LightningDataModule):
@@ -119,6 +127,7 @@ class DataModule(L.LightningDataModule):
         self.test: Images | None = None
 
     def prepare_data(self) -> None:
+        self.dataset = self.dataset.resolve()
         self.dataset.prepare()
 
     def setup(self, stage: str | None = None) -> None:
@@ -130,6 +139,7 @@ class DataModule(L.LightningDataModule):
         """(C, H, W) of the images that are served."""
         assert self.train is not None
         _, channels, height, width = self.train.x.shape
+        channels *= self.dataset.stack
         if self.image_size is not None:
             height = width = self.image_size
         return channels, height, width
@@ -150,6 +160,7 @@ class DataModule(L.LightningDataModule):
             image_size=self.image_size,
             chunk=self.chunk,
             intervals=self.intervals,
+            stack=self.dataset.stack,
         )
         if loader.batches == 0:
             raise UserError(

@@ -24,6 +24,7 @@ from ganmnist.data import digits
 from ganmnist.data.fetch import unreachable, workshop
 from ganmnist.data.idx import read_idx
 from ganmnist.errors import UserError
+from ganmnist.rng import generator_for
 
 log = logging.getLogger(__name__)
 
@@ -48,6 +49,7 @@ class DataSet(ABC):
     """
 
     checksum: str  # SHA-256 of the grey images and labels, known after `load`
+    stack = 1  # images that make one sample, as its channels
 
     def __init__(self, root: str | Path, channels: int = 1) -> None:
         if channels < 1:
@@ -72,9 +74,17 @@ class DataSet(ABC):
     def read(self) -> tuple[Images, Images]:
         """The training and the test part, grey (N, 1, H, W), verified."""
 
+    def resolve(self) -> "DataSet":
+        """The data set that is meant, where that is decided by what can be had."""
+        return self
+
     def glyphs(self, x: Tensor) -> Tensor:
         """The single symbols that images (B, C, H, W) show, grey: (B, K, H, W)."""
         return x.mean(1, keepdim=True)
+
+    def still(self, part: Images, n: int) -> Tensor:
+        """`n` samples (n, C, H, W) uint8 of a part, always the same, or all that there are."""
+        return part.x[torch.randperm(len(part.x), generator=generator_for("still"))[:n]]
 
     def load(self) -> tuple[Images, Images]:
         """The training and the test part, with `channels` channels.
@@ -107,6 +117,7 @@ class MNIST(DataSet):
     """
 
     name = "MNIST"
+    source = "MNIST"  # torchvision's name
     folders: ClassVar[tuple[str, ...]] = ("MNIST/raw", ".")
     md5: ClassVar[Mapping[str, str | None]] = {  # of the uncompressed bytes
         "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
@@ -164,12 +175,12 @@ class MNIST(DataSet):
     def _download(self) -> None:
         import torchvision  # seconds to import, and needed here only
 
-        source = getattr(torchvision.datasets, self.name)
+        source = getattr(torchvision.datasets, self.source)
         # Asked before the lock is taken, so that processes wait for silence side by side.
         if why := unreachable([mirror + source.resources[0][0] for mirror in source.mirrors]):
             raise self._unavailable(f"cannot be downloaded ({why})")
         try:
-            with workshop(self.root, self.name) as scratch:
+            with workshop(self.root, self.source) as scratch:
                 missing = self._missing()
                 if not missing:  # whoever held the lock before us has brought everything
                     return
@@ -199,8 +210,32 @@ class FashionMNIST(MNIST):
     """
 
     name = "FashionMNIST"
+    source = "FashionMNIST"
     folders = ("FashionMNIST/raw",)
     md5: ClassVar[Mapping[str, str | None]] = dict.fromkeys(MNIST.md5)
+
+
+class StackedMNIST(MNIST):
+    """Three random digits of MNIST as red, green and blue: 1000 modes (arXiv 1611.02163).
+
+    Drawn on the fly: an epoch is 60,000 triples in which every digit image is once each colour.
+    Their labels are the numbers 0 to 999 that the digits spell, red the ones.
+    """
+
+    name = "StackedMNIST"
+    stack = 3
+
+    def __init__(self, root: str | Path, channels: int = 3) -> None:
+        if channels != self.stack:
+            raise UserError(f"data.channels={channels}: a stacked image has {self.stack} channels.")
+        super().__init__(root, channels=1)
+
+    def glyphs(self, x: Tensor) -> Tensor:
+        return x
+
+    def still(self, part: Images, n: int) -> Tensor:
+        indices = torch.randint(len(part.x), (n, self.stack), generator=generator_for("still"))
+        return part.x[indices].flatten(1, 2)
 
 
 class Digits(DataSet):
@@ -287,15 +322,15 @@ class Auto(DataSet):
 
     @property
     def name(self) -> str:
-        return self.decide().name
+        return self.resolve().name
 
     def prepare(self) -> None:
-        self.decide().prepare()
+        self.resolve().prepare()
 
     def read(self) -> tuple[Images, Images]:
-        return self.decide().read()
+        return self.resolve().read()
 
-    def decide(self) -> DataSet:
+    def resolve(self) -> DataSet:
         """The data set that is used.
 
         Raises:

@@ -1,0 +1,74 @@
+"""python -m ganmnist.generate: images of a run, as a picture or as arrays."""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from ganmnist import cli
+from ganmnist.config import check_ranges, one_of
+from ganmnist.errors import UserError
+
+
+def main() -> None:
+    cli.run(generate, "generate")
+
+
+def generate(config: DictConfig) -> Path:
+    """Writes the images that `config` asks for; returns where.
+
+    Raises:
+        UserError: there is no such generator, or no such way to write.
+    """
+    check_ranges(config, "generate")
+    source, out = one_of(config, "run", "ckpt"), Path(config.out)
+    if out.suffix not in (".png", ".npz"):
+        raise UserError(f"out={out}: its name ends in .png (a picture) or .npz (arrays).")
+    walks, steps = parse_walks(config.interpolate)
+
+    import numpy as np
+    import torch
+
+    from ganmnist import images
+    from ganmnist.latents import interpolate
+    from ganmnist.loading import load
+    from ganmnist.paths import whole
+    from ganmnist.pixels import to_bytes
+    from ganmnist.rng import generator_for
+
+    gan = load(source, config.which, config.device, list(config.trust))
+    rng = generator_for("generate", config.seed)
+    ema = config.weights == "ema"
+    if walks:
+        z = gan.prior(2 * walks, rng)[0]
+        latents = interpolate(z[:walks], z[walks:], steps).flatten(0, 1)
+        x = torch.cat([to_bytes(gan.sample(part, ema=ema)) for part in latents.split(100)])
+        columns = steps
+    else:
+        x = gan.draw(config.n, rng, ema)
+        columns = math.ceil(math.sqrt(config.n))
+    arrays = x.cpu().permute(0, 2, 3, 1).numpy()
+    if out.suffix == ".png":
+        images.save(images.grid(arrays, columns), out)
+    else:
+        with whole(out) as part, part.open("wb") as file:
+            np.savez_compressed(file, images=arrays[..., 0] if x.shape[1] == 1 else arrays)
+    print(f"{len(x)} images: {out}")
+    return out
+
+
+def parse_walks(text: str | None) -> tuple[int, int]:
+    """Walks and steps: 8x10 is 8 walks of 10 steps each, None none."""
+    if text is None:
+        return 0, 0
+    match = re.fullmatch(r"([1-9]\d*)x([1-9]\d*)", text)
+    if not match:
+        raise UserError(f"interpolate={text}: write walks x steps, such as interpolate=8x10.")
+    return int(match[1]), int(match[2])
+
+
+if __name__ == "__main__":
+    main()

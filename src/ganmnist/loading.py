@@ -1,0 +1,110 @@
+"""A trained GAN back from its files, without running anything that they say.
+
+Weights are read by PyTorch's restricted unpickler. Of the settings kept with them, only classes of
+this package, PyTorch's optimisers and modules that the caller trusts are ever called.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import partial
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ganmnist.errors import UserError
+from ganmnist.gan import GAN
+
+OWN = ("ganmnist", "torch.optim")
+
+
+def load(
+    run: str | Path,
+    which: str = "best",
+    device: torch.device | str = "cpu",
+    trust: Sequence[str] | None = (),
+) -> GAN:
+    """The GAN of a run, in evaluation mode.
+
+    Args:
+        run: its folder, or a checkpoint file.
+        which: the checkpoint of a folder: "best" (by `val_fid`) or "last".
+        device: where to put it.
+        trust: modules besides this package that its settings may name, such as "my_losses"; None
+            trusts all, for files that this process has written.
+
+    Raises:
+        UserError: there is no such checkpoint, it is not one of ours, or it names other modules.
+    """
+    path = find_checkpoint(Path(run), which)
+    checkpoint = read_checkpoint(path)
+    settings = checkpoint["hyper_parameters"]
+    try:
+        gan = build(settings["gan"], None if trust is None else (*OWN, *trust))
+        gan.save_hyperparameters(settings)
+        gan.on_load_checkpoint(checkpoint)
+        gan.load_state_dict(checkpoint["state_dict"])
+    except (ImportError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(f"{path} does not fit this version's networks: {reason}") from error
+    return gan.to(device).eval()
+
+
+def find_checkpoint(run: Path, which: str) -> Path:
+    """The file that is meant by a file or the folder of a run."""
+    if run.is_file():
+        return run
+    folder = run / "checkpoints"
+    path = folder / f"{which}.ckpt"
+    if path.is_file():
+        return path
+    there = sorted(file.stem for file in folder.glob("*.ckpt"))
+    if there:
+        raise UserError(f"{run} has no {which}.ckpt: choose one of which={', which='.join(there)}.")
+    raise UserError(f"{run} is no checkpoint and no folder of a run that has one.")
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """The content of a checkpoint of ours, plain containers and tensors."""
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        if not {"state_dict", "hyper_parameters", "batches_seen"} <= checkpoint.keys():
+            raise ValueError("it holds something else")
+    except Exception as error:  # unpicklers raise a dozen kinds over damaged bytes
+        reason = str(error).split("\n")[0].split(". ")[0]
+        raise UserError(f"{path} is not a whole checkpoint of ganmnist: {reason}.") from error
+    return checkpoint
+
+
+def build(node: Any, allowed: Sequence[str] | None = OWN) -> Any:
+    """Hydra's `instantiate` for settings that somebody else may have written."""
+    if isinstance(node, list):
+        return [build(item, allowed) for item in node]
+    if not isinstance(node, dict):
+        return node
+    settings = {key: build(value, allowed) for key, value in node.items()}
+    target = settings.pop("_target_", None)
+    if target is None:
+        return settings
+    make = find_class(target, allowed)
+    return partial(make, **settings) if settings.pop("_partial_", False) else make(**settings)
+
+
+def find_class(target: str, allowed: Sequence[str] | None) -> type:
+    """The class that a `_target_` names, defined in an allowed module itself."""
+    module, _, name = target.rpartition(".")
+
+    def known(module: str) -> bool:
+        if allowed is None:
+            return True
+        return any(module == own or module.startswith(f"{own}.") for own in allowed)
+
+    found = getattr(import_module(module), name, None) if known(module) else None
+    if not (isinstance(found, type) and known(found.__module__)):
+        raise UserError(
+            f"The settings name {target}, which is no class of ganmnist's: if it is yours, add its "
+            f"module, trust=[{module}]."
+        )
+    return found

@@ -1,0 +1,27 @@
+"""Figures for generated images, without downloads: one protocol a file."""
+
+from ganmnist.metrics.base import Metric, Real, Seen
+from ganmnist.metrics.class_kl import ClassKL
+from ganmnist.metrics.evaluator import Evaluator
+from ganmnist.metrics.extractor import Extractor
+from ganmnist.metrics.fid import FID
+from ganmnist.metrics.inception_score import InceptionScore
+from ganmnist.metrics.kid import KID
+from ganmnist.metrics.memorization import Memorization
+from ganmnist.metrics.modes import Modes
+from ganmnist.metrics.prdc import PRDC
+
+__all__ = [
+    "FID",
+    "KID",
+    "PRDC",
+    "ClassKL",
+    "Evaluator",
+    "Extractor",
+    "InceptionScore",
+    "Memorization",
+    "Metric",
+    "Modes",
+    "Real",
+    "Seen",
+]

@@ -1,0 +1,72 @@
+"""What a metric sees: images, and what the classifier makes of them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from functools import cached_property
+from typing import TYPE_CHECKING, NamedTuple
+
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from ganmnist.data import DataSet, Images
+    from ganmnist.metrics.extractor import Extractor
+
+
+class Seen(NamedTuple):
+    """Images as the classifier sees them. Features and logits are float64, for exact sums."""
+
+    images: Tensor  # (N, C, H, W) uint8
+    features: Tensor  # (N, F)
+    logits: Tensor  # (N, K, 10), for the K digits that an image shows
+
+    @property
+    def classes(self) -> Tensor:
+        """(N, K) predicted classes."""
+        return self.logits.argmax(-1)
+
+
+class Real:
+    """The real images through the classifier; each part is looked at once, on first use.
+
+    Args:
+        extractor: the classifier.
+        dataset: draws the images to look at.
+        train, test: its parts.
+        n: how many are compared with as many generated ones.
+    """
+
+    def __init__(
+        self, extractor: Extractor, dataset: DataSet, train: Images, test: Images, n: int
+    ) -> None:
+        self.extractor = extractor
+        self.dataset = dataset
+        self.parts = {"train": train, "test": test}
+        self.n = n
+
+    def look(self, part: str, at_least: int) -> Seen:
+        images = self.parts[part]
+        return self.extractor(self.dataset.still(images, max(at_least, len(images.x))))
+
+    @cached_property
+    def test(self) -> Seen:
+        """All test images; of a stacked data set, `n` samples."""
+        return self.look("test", self.n)
+
+    @cached_property
+    def train(self) -> Seen:
+        """All training images."""
+        return self.look("train", 0)
+
+    @cached_property
+    def validation(self) -> Seen:
+        """`n` of the training images, always the same."""
+        return self.extractor(self.dataset.still(self.parts["train"], self.n))
+
+
+class Metric(ABC):
+    """One protocol; it may give several scalars, such as precision and recall."""
+
+    @abstractmethod
+    def __call__(self, fake: Seen, real: Real) -> dict[str, float]:
+        """Scalars by their keys."""

@@ -1,0 +1,109 @@
+"""A table of metrics by one protocol, the same in training and afterwards.
+
+Generated images are rounded to bytes first, as images in files are; latents are a function of the
+protocol's seed; the generator is in evaluation mode. So the same weights give the same figures.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from ganmnist.metrics.base import Metric, Real, Seen
+from ganmnist.metrics.extractor import Extractor, classifier_path
+from ganmnist.metrics.fid import frechet_distance
+from ganmnist.rng import generator_for
+
+if TYPE_CHECKING:
+    from ganmnist.data import DataModule
+    from ganmnist.gan import GAN
+
+
+class Evaluator:
+    """Measures images against a data set.
+
+    Args:
+        table: the metrics of the full table; without any, nothing is measured during training.
+        n: generated images of the full table, and training images that `fid_floor` compares.
+        val_n: images of `val_fid`, generated as well as real.
+        seed: keys the latents.
+        classifier: weights to use instead of those that belong to the data.
+    """
+
+    def __init__(
+        self,
+        table: Mapping[str, Metric],
+        n: int = 10_000,
+        val_n: int = 2_000,
+        seed: int = 0,
+        classifier: str | None = None,
+    ) -> None:
+        self.table = dict(table)
+        self.n = n
+        self.val_n = val_n
+        self.seed = seed
+        self.classifier = classifier
+
+    def prepare(self, data: DataModule, device: torch.device | str = "cpu") -> None:
+        """Takes a data set that has been set up for what is real.
+
+        Raises:
+            UserError: no classifier fits it.
+        """
+        assert data.train is not None
+        assert data.test is not None
+        path = Path(self.classifier) if self.classifier else classifier_path(data.dataset)
+        self.extractor = Extractor(path, data.dataset, device)
+        n = max(self.n, 2 * self.val_n)  # so that val_fid has images to spare for its floor
+        self.real = Real(self.extractor, data.dataset, data.train, data.test, n)
+        self.data = data.dataset.name
+
+    def key(self, metric: str) -> str:
+        """A metric's key: on other data than MNIST it carries their name."""
+        return metric if self.data == "MNIST" else f"{self.data.lower()}_{metric}"
+
+    @property
+    def protocol(self) -> dict[str, Any]:
+        """What the figures depend on besides the weights."""
+        return {
+            "data": self.data,
+            "n": self.n,
+            "val_n": self.val_n,
+            "seed": self.seed,
+            "classifier": self.extractor.sha256,
+        }
+
+    def draw(self, gan: GAN, n: int, ema: bool = False) -> Tensor:
+        """Generated images (n, C, H, W) uint8, always the same from the same weights."""
+        return gan.draw(n, generator_for("evaluation", self.seed), ema)
+
+    def validate(self, images: Tensor) -> dict[str, float]:
+        """`val_fid` of images against as many training images, and the entropy of their classes.
+
+        The entropy, in nats, is ln 10 = 2.3 where all digits are drawn alike, 0 for a single one.
+        """
+        seen = self.extractor(images)
+        real = self.real.validation.features[: self.val_n]
+        p = torch.bincount(seen.classes.flatten(), minlength=10).double() / seen.classes.numel()
+        return {
+            self.key("val_fid"): frechet_distance(seen.features, real),
+            self.key("val_class_entropy"): -torch.xlogy(p, p).sum().item(),
+        }
+
+    @cached_property
+    def val_fid_floor(self) -> float:
+        """What `val_fid` would be of training images, `val_n` others than it compares with."""
+        others = self.real.validation.features[-self.val_n :]
+        return frechet_distance(others, self.real.validation.features[: self.val_n])
+
+    def measure(self, seen: Seen) -> dict[str, float]:
+        """The full table."""
+        figures: dict[str, float] = {}
+        for metric in self.table.values():
+            figures |= metric(seen, self.real)
+        return {self.key(name): value for name, value in figures.items()}

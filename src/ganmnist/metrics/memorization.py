@@ -1,0 +1,21 @@
+"""How close to training images the generated ones are, next to images that nobody has seen
+
+    memorization = median_y min_t |f(y) - f(t)| / median_x min_t |f(x) - f(t)|
+
+y generated, t training images, x test images, f the features. About 1 for a generator as original
+as the test set, 0 for one that copies; bad images are far from everything, and over 1.
+"""
+
+from __future__ import annotations
+
+from ganmnist.metrics.base import Metric, Real, Seen
+from ganmnist.metrics.neighbours import nearest
+
+
+class Memorization(Metric):
+    """`memorization`."""
+
+    def __call__(self, fake: Seen, real: Real) -> dict[str, float]:
+        train = real.train.features
+        generated, unseen = (nearest(a.features, train)[0].quantile(0.5) for a in (fake, real.test))
+        return {"memorization": (generated / unseen).item()}

@@ -1,0 +1,421 @@
+"""report.html: what it shows of a run's folder, and that it fetches nothing."""
+
+import csv
+import json
+import re
+import shutil
+import subprocess
+from base64 import b64decode
+from collections.abc import Mapping
+from html.parser import HTMLParser
+from io import BytesIO
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from PIL import Image
+
+from ganmnist import report
+
+SECTIONS = ["training", "metrics", "epochs", "pair", "classes", "neighbours", "reproduce"]
+SHA = "35914650c8beaeed4429263376775b71ac05b224ab7d958a603bb5feac95afaf"
+SUMMARY: dict[str, Any] = {
+    **{"task": "my_idea", "status": "finished", "error": "", "data": "MNIST"},
+    **{"epochs": 3, "batches_seen": 1234, "images_seen": 78976, "seconds": 745.3},
+    **{"metric": "val_fid", "value": 3.25, "scalars": {}},
+}
+FIGURES: dict[str, Any] = {
+    "protocol": {"data": "MNIST", "n": 10000, "val_n": 2000, "seed": 7, "classifier": SHA},
+    "val_fid_floor": 1.31,
+    "final": {
+        "epoch": 3,
+        "raw": {"fid": 2.913, "fid_floor": 0.412, "kid": 0.00213},
+        "ema": {"fid": 2.5, "fid_floor": 0.412, "kid": None},
+    },
+    "best": {"epoch": 2, "val_fid": 3.0721, "raw": {"fid": 2.75, "fid_floor": 0.412}},
+    "class_histogram": {"generated": [0.05, *[0.1] * 8, 0.15], "test": [0.1] * 10},
+}
+ENV: dict[str, Any] = {
+    "command": ["python", "-m", "ganmnist.train", "task=my idea", "lr=0.002"],
+    "git": "7d44c0aa60670726280f23e6c733c0b984228a34+changes",
+    **{"ganmnist": "0.1.0", "python": "3.11.7", "platform": "Linux"},
+    "packages": {"torch": "2.14.1", "numpy": "2.4.6"},
+    "device": {"type": "cuda", "name": "H200"},
+    "data": {"name": "MNIST", "checksum": SHA},
+}
+CONFIG: dict[str, Any] = {
+    **{"epochs": 3, "batch_size": 64, "lr": 0.002, "ema": None, "seed": 5},
+    "model": {
+        "generator": {
+            "_target_": "ganmnist.networks.mlp.Generator",
+            "latent_dim": "${latent_dim}",
+            "widths": [32, 64],
+        }
+    },
+    "objective": {"_target_": "my_losses.LeastSquares", "stable": True},
+}
+
+
+class Page(HTMLParser):
+    """The elements of a page, the text outside of scripts and styles, and the sections."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.words: list[str] = []
+        self.within = ""
+        self.feed(html)
+        self.text = " ".join(" ".join(self.words).split())
+        self.sections = [a["id"] for tag, a in self.elements if tag == "section"]
+        self.images = self.all("img")
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+        self.within = tag
+
+    def handle_endtag(self, tag: str) -> None:
+        self.within = ""
+
+    def handle_data(self, data: str) -> None:
+        if self.within not in ("script", "style"):
+            self.words.append(data)
+
+    def all(self, tag: str, **attributes: str) -> list[dict[str, str | None]]:
+        return [a for t, a in self.elements if t == tag and attributes.items() <= a.items()]
+
+
+def add_picture(path: Path, level: int) -> None:
+    path.parent.mkdir(exist_ok=True)
+    Image.new("L", (4, 4), level).save(path)
+
+
+def add_metrics(folder: Path, rows: Mapping[int, Mapping[str, float]]) -> None:
+    columns = list(dict.fromkeys(name for row in rows.values() for name in row))
+    with (folder / "metrics.csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, ["step", *columns])
+        writer.writeheader()
+        writer.writerows({"step": step, **row} for step, row in rows.items())
+
+
+def write_json(path: Path, content: dict[str, Any]) -> None:
+    path.write_text(json.dumps(content))
+
+
+def read(folder: Path) -> Page:
+    report.write(folder)
+    return Page((folder / "report.html").read_text(encoding="utf-8"))
+
+
+def grey(uri: str | None) -> int:
+    """The level of a picture of one colour."""
+    assert uri is not None
+    head, _, data = uri.partition(",")
+    assert head == "data:image/png;base64"
+    with Image.open(BytesIO(b64decode(data))) as image:
+        return image.convert("L").getpixel((0, 0))
+
+
+def table(prefix: str = "") -> dict[int, dict[str, float]]:
+    """metrics.csv of three epochs of 500 batches."""
+    rows: dict[int, dict[str, float]] = {
+        step: {
+            **{"train/d/loss": 1.3, "train/g/loss": step / 1500},
+            **{"train/d/real_prob": 0.75, "train/d/fake_prob": 0.25},
+        }
+        for step in range(1, 1501)
+    }
+    for epoch in (1, 2, 3):
+        fids = {"val_fid": 100.0 / epoch**2, "val_fid_ema": 90.0, "val_class_entropy": 2.0}
+        rows[500 * epoch] |= {f"metrics/{prefix}{name}": value for name, value in fids.items()}
+        rows[500 * epoch]["epoch"] = epoch
+    return rows
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A run that has everything; its epochs are as grey as their number times 17."""
+    run = tmp_path / "2026-11-22_07-11-18"
+    (run / ".hydra").mkdir(parents=True)
+    (run / ".hydra/config.yaml").write_text(yaml.safe_dump(CONFIG))
+    (run / ".hydra/overrides.yaml").write_text(yaml.safe_dump(["lr=0.002"]))
+    write_json(run / "env.json", ENV)
+    write_json(run / "summary.json", {**SUMMARY, "metrics": FIGURES})
+    add_metrics(run, table())
+    for epoch in (1, 2, 3):
+        add_picture(run / f"samples/epoch_{epoch:03d}.png", 17 * epoch)
+    for batch, level in ((200, 68), (400, 85)):
+        add_picture(run / f"samples/real_{batch:06d}.png", level)
+        add_picture(run / f"samples/fake_{batch:06d}.png", level + 100)
+    add_picture(run / "samples/neighbours.png", 255)
+    return run
+
+
+def test_everything_is_shown_in_order(folder: Path) -> None:
+    page = read(folder)
+    assert page.sections == SECTIONS
+    assert "my_idea MNIST · finished · 2026-11-22 07:11" in page.text
+    assert "3 epochs · 1,234 batches · 78,976 images · 12 min · val_fid 3.25" in page.text
+    for knob in ("epochs 3", "batch_size 64", "lr 0.002", "ema null", "seed 5"):
+        assert knob in page.text
+    assert "generator networks.mlp.Generator widths=[32,64] " in page.text
+    assert "objective my_losses.LeastSquares stable=true" in page.text
+    assert "device cuda, H200 git 7d44c0aa6067 with changes" in page.text
+    assert [path.name for path in folder.iterdir() if path.name.startswith(".")] == [".hydra"]
+
+
+def test_the_table_has_all_weights_and_what_they_depend_on(folder: Path) -> None:
+    text = read(folder).text
+    assert "last, epoch 3 best, epoch 2 as trained EMA as trained fid Fréchet" in text
+    assert re.search(r"fid Fréchet [^0-9]* 2\.913 2\.500 2\.750 kid", text)
+    assert re.search(r"kid kernel .* at best 0\.00213 \N{EN DASH} \N{EN DASH} The best", text)
+    assert "The best epoch has the lowest val_fid , 3.072." in text
+    assert "What real images get: fid_floor 0.412, val_fid_floor 1.31." in text
+    assert "data MNIST , n 10000 , val_n 2000 , seed 7 , classifier 35914650c8be ." in text
+
+
+def test_a_last_epoch_that_is_the_best_is_shown_once(folder: Path) -> None:
+    best = {"epoch": 3, "val_fid": 3.0, "raw": FIGURES["final"]["raw"]}
+    write_json(folder / "summary.json", {**SUMMARY, "metrics": {**FIGURES, "best": best}})
+    text = read(folder).text
+    assert "last and best, epoch 3 as trained EMA fid" in text
+    assert "lowest val_fid , 3." in text
+
+
+def test_on_other_data_keys_carry_its_name(folder: Path) -> None:
+    figures = {
+        "final": {"epoch": 3, "raw": {"digits_fid": 9.5, "digits_fid_floor": 1.5}},
+        "best": {"epoch": 3, "digits_val_fid": 8.5},
+        "val_fid_floor": 2.25,
+    }
+    write_json(folder / "summary.json", {**SUMMARY, "data": "digits", "metrics": figures})
+    add_metrics(folder, table("digits_"))
+    page = read(folder)
+    assert "digits_fid Fréchet distance to the test images: lower is better 9.500" in page.text
+    assert "lowest digits_val_fid , 8.5." in page.text
+    assert "digits_fid_floor 1.5, val_fid_floor 2.25." in page.text
+    assert len(page.all("path", **{"class": "third"})) == 2  # val_fid and the entropy
+    assert len(page.all("path", **{"class": "fourth"})) == 1  # val_fid_ema
+
+
+def test_curves_are_thinned_and_the_floor_is_dashed(folder: Path) -> None:
+    page = read(folder)
+    paths = [(a["class"], a["d"]) for a in page.all("path")]
+    assert [name for name, _ in paths] == [*["first", "second"] * 2, "third", "fourth", "third"]
+    points = [len(re.findall(r"[ML]", d or "")) for _, d in paths]
+    assert points == [report.POINTS] * 4 + [3] * 3
+    assert len(page.all("line", **{"class": "level"})) == 2
+    assert "real images, 1.31" in page.text
+    assert "batches" in page.text
+    assert "epochs" in page.text
+
+
+def test_the_pictures_are_those_of_the_folder(folder: Path) -> None:
+    page = read(folder)
+    shown = {str(image["alt"]): grey(image["src"]) for image in page.images}
+    assert shown == {
+        **{"epoch 1": 17, "epoch 2": 34, "epoch 3": 51},
+        **{"real images": 85, "generated images": 185},
+        "generated images and their nearest training images": 255,
+    }
+    assert [image["alt"] for image in page.images if "hidden" in image] == ["epoch 1", "epoch 2"]
+    assert len(page.all("rect")) == 20
+
+
+def test_without_generated_batches_the_last_epoch_stands_beside_the_real(folder: Path) -> None:
+    for path in folder.glob("samples/fake_*.png"):
+        path.unlink()
+    images = {image["alt"]: image["src"] for image in read(folder).images}
+    assert grey(images["generated images"]) == 51
+
+
+def test_colours_stay(folder: Path) -> None:
+    Image.new("RGB", (4, 4), (255, 0, 102)).save(folder / "samples/epoch_003.png")
+    src = next(image["src"] for image in read(folder).images if image["alt"] == "epoch 3")
+    with Image.open(BytesIO(b64decode(str(src).partition(",")[2]))) as image:
+        assert image.getpixel((0, 0)) == (255, 0, 102)
+
+
+def test_at_most_60_epochs_are_shown(folder: Path) -> None:
+    for epoch in range(1, 1001):
+        add_picture(folder / f"samples/epoch_{epoch:03d}.png", epoch % 256)
+    page = read(folder)
+    epochs = [int(str(a["alt"])[6:]) for a in page.images if str(a["alt"]).startswith("epoch")]
+    assert len(epochs) == 60
+    assert (epochs[0], epochs[-1]) == (1, 1000)
+    assert {b - a for a, b in pairwise(epochs)} <= {16, 17}
+    [slider] = page.all("input")
+    assert (slider["min"], slider["max"]) == ("0", "59")
+
+
+def test_how_to_run_it_again(folder: Path) -> None:
+    text = read(folder).text
+    revision = ENV["git"].removesuffix("+changes")
+    command = "python -m ganmnist.train 'task=my idea' lr=0.002"
+    assert f"git checkout {revision} {command} Files differed" in text
+    assert f"data MNIST, {SHA} ganmnist 0.1.0 python 3.11.7" in text
+    assert "torch 2.14.1, numpy 2.4.6" in text
+    assert "settings of this job" not in text
+
+
+def test_a_job_of_a_sweep_says_which_it_is(folder: Path) -> None:
+    command = ["python", "-m", "ganmnist.train", "-m", "lr=0.001,0.002"]
+    write_json(folder / "env.json", {**ENV, "command": command})
+    assert "-m lr=0.001,0.002 " in (text := read(folder).text)
+    assert "The settings of this job: lr=0.002" in text
+
+
+@pytest.mark.parametrize(
+    ("gone", "left_out"),
+    [
+        (["metrics.csv"], ["training"]),
+        (["metrics.csv", "summary.json"], ["training", "metrics", "classes"]),
+        (["samples/epoch_001.png", "samples/epoch_002.png", "samples/epoch_003.png"], ["epochs"]),
+        (["samples/real_000200.png", "samples/real_000400.png"], ["pair"]),
+        (["samples/neighbours.png"], ["neighbours"]),
+        (["env.json", ".hydra/overrides.yaml"], ["reproduce"]),
+        ([".hydra/config.yaml", ".hydra/overrides.yaml"], []),
+        (["metrics.csv", "summary.json", "env.json", ".hydra", "samples"], SECTIONS),
+    ],
+)
+def test_what_has_no_file_is_left_out(folder: Path, gone: list[str], left_out: list[str]) -> None:
+    for name in gone:
+        path = folder / name
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    page = read(folder)
+    assert page.sections == [name for name in SECTIONS if name not in left_out]
+    # The summary keeps the name of the task, else it is that of the folder.
+    name = "2026-11-22_07-11-18" if "summary.json" in gone else "my_idea"
+    assert page.all("h1") == [{}]
+    assert name in page.text
+    assert len(page.all("script")) == ("epochs" in page.sections)
+
+
+def test_a_run_that_failed_says_why(folder: Path) -> None:
+    failed = {"task": "my_idea", "status": "failed", "error": "RuntimeError: no <memory>"}
+    write_json(folder / "summary.json", {**failed, "metric": "val_fid", "value": None})
+    page = read(folder)
+    assert "failed" in page.text
+    assert "RuntimeError: no <memory>" in page.text
+    assert "images ·" not in page.text
+
+
+def test_settings_come_from_the_summary_where_hydra_left_none(folder: Path) -> None:
+    (folder / ".hydra/config.yaml").unlink()
+    write_json(folder / "summary.json", {**SUMMARY, "settings": {"epochs": 3, "lr": 0.5}})
+    assert "epochs 3 lr 0.5" in read(folder).text
+
+
+def test_a_run_that_was_stopped_while_it_wrote(folder: Path) -> None:
+    add_metrics(folder, {1: {"train/d/loss": 1.0, "train/g/loss": float("nan")}})
+    with (folder / "metrics.csv").open("a") as file:
+        file.write("2,1.5")
+    (folder / "samples/epoch_003.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    (folder / "summary.json").write_text('{"task": "my_')
+    (folder / ".hydra/config.yaml").write_text("a: [")
+    page = read(folder)
+    assert len(page.all("path")) == 1
+    assert [a["alt"] for a in page.images][:2] == ["epoch 1", "epoch 2"]
+
+
+def test_one_value_makes_a_chart(folder: Path) -> None:
+    add_metrics(folder, {1: {"epoch": 1, "metrics/val_fid": 0.0, "train/d/loss": 1.0}})
+    assert [str(a["d"]).count("L") for a in read(folder).all("path")] == [1, 1]
+
+
+HOSTILE = "</title><script>alert(1)</script><img src=https://example.org/x onerror=alert(1)>\"'"
+
+
+def test_what_files_say_is_text(folder: Path) -> None:
+    before = [tag for tag, _ in read(folder).elements]
+    figures = json.loads(json.dumps(FIGURES))
+    figures["final"]["raw"][HOSTILE] = 1.0
+    figures["best"][HOSTILE] = 2.0
+    figures["protocol"][HOSTILE] = HOSTILE
+    write_json(
+        folder / "summary.json",
+        SUMMARY
+        | dict.fromkeys(("task", "status", "data", "metric"), HOSTILE)
+        | {"metrics": figures},
+    )
+    write_json(
+        folder / "env.json",
+        ENV
+        | {"command": ["python", HOSTILE, "not \udcff text"], "packages": {HOSTILE: HOSTILE}}
+        | {"device": {"type": HOSTILE, "name": HOSTILE}, "data": {"checksum": HOSTILE}},
+    )
+    config = {**CONFIG, "seed": HOSTILE, "objective": {"_target_": HOSTILE, HOSTILE: HOSTILE}}
+    (folder / ".hydra/config.yaml").write_text(yaml.safe_dump(config))
+    (folder / ".hydra/overrides.yaml").write_text(yaml.safe_dump([HOSTILE]))
+    page = read(folder)
+    for tag in ("script", "img", "title"):
+        assert [t for t, _ in page.elements].count(tag) == before.count(tag)
+    assert page.text.count("<script>alert(1)</script>") >= 10
+    assert not any(name.startswith("on") for _, a in page.elements for name in a)
+    assert_nothing_is_fetched(page)
+
+
+def test_nothing_is_fetched(folder: Path) -> None:
+    assert_nothing_is_fetched(read(folder))
+
+
+def assert_nothing_is_fetched(page: Page) -> None:
+    links = ("src", "srcset", "href", "xlink:href", "data", "action", "poster")
+    found = [value for _, a in page.elements for name, value in a.items() if name in links]
+    assert found
+    assert all(str(value).startswith("data:image/png;base64,") for value in found)
+    assert not page.all("link")
+    [policy] = page.all("meta", **{"http-equiv": "Content-Security-Policy"})
+    assert str(policy["content"]).startswith("default-src 'none'; img-src data:; ")
+
+
+# Moves the slider and presses a key, notes what is shown; then tries to fetch something.
+PROBE = """
+<script>
+addEventListener("securitypolicyviolation", event => {
+  document.body.dataset.refused = event.effectiveDirective;
+});
+const look = () => [[...document.querySelectorAll("#frames img")].filter(f => f.checkVisibility())
+  .map(f => f.alt).join(), document.querySelector("output").textContent];
+const range = document.querySelector("input[type=range]");
+const seen = [look()];
+range.value = 0;
+range.dispatchEvent(new Event("input", { bubbles: true }));
+seen.push(look());
+document.dispatchEvent(new KeyboardEvent("keydown", { key: "ArrowRight", bubbles: true }));
+seen.push(look());
+for (let i = 0; i < 9; i++)
+  document.dispatchEvent(new KeyboardEvent("keydown", { key: "ArrowLeft", bubbles: true }));
+seen.push(look());
+document.body.dataset.seen = JSON.stringify(seen);
+document.body.dataset.fetched = JSON.stringify(
+  performance.getEntriesByType("resource").map(e => e.name).filter(n => !n.startsWith("data:")));
+new Image().src = "http://127.0.0.1:9/picture.png";
+</script>
+"""
+
+
+def test_the_slider_in_a_browser(folder: Path, tmp_path: Path) -> None:
+    names = ("chromium", "google-chrome", "chromium-browser")
+    browser = next(filter(None, map(shutil.which, names)), None)
+    if browser is None:
+        pytest.skip("needs Chromium")
+    report.write(folder)
+    html = (folder / "report.html").read_text(encoding="utf-8")
+    copy = tmp_path / "copy.html"
+    copy.write_text(html.replace("</body>", PROBE + "</body>"), encoding="utf-8")
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=2000"]
+    profile = f"--user-data-dir={tmp_path / 'profile'}"
+    done = subprocess.run(
+        [browser, *options, profile, "--dump-dom", copy.as_uri()],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+    [body] = Page(done.stdout).all("body")
+    shown = ["epoch 3", "epoch 1", "epoch 2", "epoch 1"]
+    assert json.loads(str(body["data-seen"])) == [[epoch, epoch] for epoch in shown]
+    assert json.loads(str(body["data-fetched"])) == []
+    assert body["data-refused"] == "img-src"

@@ -1,0 +1,159 @@
+"""evaluate and generate: figures and images of a run, from the command line."""
+
+import json
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import configuration
+from hydra.core.global_hydra import GlobalHydra
+from launch import BRIEF
+from PIL import Image
+
+from ganmnist.data import Digits
+from ganmnist.latents import interpolate
+from ganmnist.train import train
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, digits_root: Path) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GANMNIST_DATA", str(digits_root))
+        train(configuration(f"folder={folder}", *BRIEF, "model=mlp"))
+    return folder
+
+
+@pytest.fixture
+def here(tmp_path: Path, data_root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def start(command: str, *arguments: object) -> int:
+    """The command in this process; its exit code."""
+    GlobalHydra.instance().clear()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", [command, *map(str, arguments)])
+        patch.setenv("HYDRA_FULL_ERROR", "1")
+        try:
+            import_module(f"ganmnist.{command}").main()
+        except SystemExit as leaving:
+            return int(leaving.code or 0)
+        finally:
+            GlobalHydra.instance().clear()
+    return 0
+
+
+def read(path: Path) -> dict[str, Any]:
+    return json.loads(path.read_text())
+
+
+def test_evaluate_repeats_the_summary(run: Path, here: Path) -> None:
+    summary = read(run / "summary.json")["metrics"]
+    for which, weights in (("best", "raw"), ("last", "ema")):
+        assert start("evaluate", f"run={run}", f"which={which}", f"weights={weights}") == 0
+        found = read(run / "metrics.json")
+        expected = summary["best" if which == "best" else "final"][weights]
+        assert found["metrics"] == expected
+        assert (found["data"], found["n"], found["weights"]) == ("digits", 100, weights)
+        assert found["classifier"] == summary["protocol"]["classifier"]
+    assert list(here.iterdir()) == []  # it leaves nothing else
+
+
+def test_evaluate_tells_other_data_than_mnist_by_the_key(run: Path, here: Path) -> None:
+    assert start("evaluate", f"run={run}", "n=50", "out=figures.json") == 0
+    names = {"fid", "fid_floor", "kid", "is", "precision", "recall", "density", "coverage"}
+    names |= {"class_kl", "memorization"}
+    assert read(here / "figures.json")["metrics"].keys() == {f"digits_{name}" for name in names}
+
+
+def test_images_of_any_program_are_measured_like_ours(run: Path, here: Path) -> None:
+    assert start("generate", f"run={run}", "n=60", "out=x.npz") == 0
+    one, other = here / "a/metrics.json", here / "b/metrics.json"
+    assert start("evaluate", "images=x.npz", "data=digits", f"out={one}") == 0
+    with np.load("x.npz") as file:
+        assert (file["images"].dtype, file["images"].shape) == (np.uint8, (60, 28, 28))
+        np.savez("y.npz", images=file["images"][..., None])
+    assert start("evaluate", "images=y.npz", "data=digits", f"out={other}") == 0
+    assert read(one)["metrics"] == read(other)["metrics"]
+    assert read(one)["n"] == 60
+
+
+def test_real_images_are_better_than_noise(here: Path, digits_root: Path) -> None:
+    real = Digits(digits_root).load()[1].x[:, 0].numpy()
+    noise = np.random.default_rng(0).integers(256, size=real.shape, dtype=np.uint8)
+    for name, images in (("real", real), ("noise", noise)):
+        np.savez(f"{name}.npz", images=images)
+        assert start("evaluate", f"images={name}.npz", "data=digits", f"out={name}.json") == 0
+    real, noise = (read(here / f"{name}.json")["metrics"] for name in ("real", "noise"))
+    assert real["digits_fid"] == pytest.approx(0, abs=1e-6)  # against themselves
+    assert (real["digits_precision"], real["digits_coverage"]) == (1, 1)
+    assert real["digits_class_kl"] == 0
+    assert real["digits_memorization"] == 1
+    assert noise["digits_fid"] > 10 * real["digits_fid_floor"]
+    assert noise["digits_coverage"] < 0.1
+
+
+@pytest.mark.parametrize(
+    ("command", "asked", "said"),
+    [
+        ("evaluate", [], "none is given"),
+        ("evaluate", ["run=a", "ckpt=b"], "not run and ckpt together"),
+        ("evaluate", ["run=nowhere"], "nowhere is no checkpoint and no folder"),
+        ("evaluate", ["run=a", "which=newest"], "which takes best or last"),
+        ("evaluate", ["run=a", "weights=all"], "weights takes raw or ema"),
+        ("evaluate", ["run=a", "n=0"], "n=0 is out of range"),
+        ("evaluate", ["images=none.npz", "data=digits"], "none.npz is no npz file"),
+        ("evaluate", ["images=text.npz", "data=digits"], "text.npz is no npz file"),
+        ("evaluate", ["images=floats.npz", "data=digits"], "they must be uint8"),
+        ("evaluate", ["images=pickle.npz", "data=digits"], "pickle.npz is no npz file"),
+        ("generate", ["run=a", "out=x.jpg"], "ends in .png (a picture) or .npz"),
+        ("generate", ["run=a", "interpolate=8by10"], "such as interpolate=8x10"),
+        ("generate", ["run=a", "sed=1"], "Did you mean seed?"),
+        ("generate", ["n=ten"], "n=ten: n takes a whole number of at least 1"),
+    ],
+)
+def test_mistakes_are_sentences(
+    command: str, asked: list[str], said: str, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("text.npz").write_text("no arrays")
+    np.savez("floats.npz", images=np.zeros((3, 28, 28)))
+    np.savez("pickle.npz", images=np.array([{}, {}], dtype=object))
+    assert start(command, *asked) == 2
+    answer = capsys.readouterr().err
+    assert answer.startswith("ganmnist: ")
+    assert answer.count("\n") == 1
+    assert said in answer
+
+
+def test_generate_draws_a_grid(run: Path, here: Path) -> None:
+    assert start("generate", f"run={run}", "n=10") == 0
+    with Image.open("digits.png") as picture:
+        assert picture.size == (4 * 58 + 2, 3 * 58 + 2)
+
+
+def test_generate_is_a_function_of_its_seed(run: Path, here: Path) -> None:
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        assert start("generate", f"run={run}", "n=20", f"seed={seed}", f"out={name}.npz") == 0
+    a, b, c = (np.load(f"{name}.npz")["images"] for name in "abc")
+    assert np.array_equal(a, b)
+    assert not np.array_equal(a, c)
+
+
+def test_generate_walks(run: Path, here: Path) -> None:
+    assert start("generate", f"run={run}", "interpolate=3x5", "out=walk.png") == 0
+    with Image.open("walk.png") as picture:
+        assert picture.size == (5 * 58 + 2, 3 * 58 + 2)
+
+
+def test_walks_are_great_circles() -> None:
+    start, end = torch.tensor([[1.0, 0.0], [2.0, 0.0]]), torch.tensor([[0.0, 1.0], [0.0, 4.0]])
+    walks = interpolate(start, end, 3)
+    half = 0.5**0.5
+    expected = [[[1, 0], [half, half], [0, 1]], [[2, 0], [3 * half, 3 * half], [0, 4]]]
+    torch.testing.assert_close(walks, torch.tensor(expected))
