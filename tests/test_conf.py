@@ -117,6 +117,17 @@ def test_recipes_train_on_mnist(experiment: str, tmp_path: Path, mnist_root: Pat
     assert (summary["data"], summary["images_seen"]) == ("MNIST", 128)
 
 
+def test_stacked_mnist_counts_its_modes(tmp_path: Path, mnist_root: Path) -> None:
+    data = ("data=stacked_mnist", f"data.root={mnist_root}", "trainer=cpu", "batch_size=8")
+    few = ("epochs=1", "trainer.limit_train_batches=2", *BRIEFLY_MEASURED, *NARROW["paper_dcgan"])
+    train(configuration(f"folder={tmp_path}", *data, *few))
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    final = summary["metrics"]["final"]["raw"]
+    assert 1 <= final["stackedmnist_modes"] <= 100
+    assert 60 < final["stackedmnist_real_modes"] <= 1000  # of as many real ones, at least 100
+    assert final["stackedmnist_mode_kl"] >= 0
+
+
 # The recipes, value by value.
 
 DCGAN = {

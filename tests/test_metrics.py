@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from types import SimpleNamespace
 from typing import Any
+from urllib.error import URLError
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import scipy.linalg
 import torch
 import torch.nn.functional as F
 from conftest import RandomImages
-from torch import Tensor
+from torch import Tensor, nn
 
 from ganmnist.errors import UserError
 from ganmnist.metrics import (
@@ -25,8 +26,10 @@ from ganmnist.metrics import (
     Modes,
     Real,
     Seen,
+    inception,
 )
 from ganmnist.metrics.fid import frechet_distance
+from ganmnist.metrics.inception import InceptionFID
 from ganmnist.metrics.neighbours import BLOCK, nearest, radii
 from ganmnist.rng import generator_for
 
@@ -538,3 +541,40 @@ def test_real_images_are_looked_at_once() -> None:
 
 def rows(images: Tensor) -> set[tuple[float, ...]]:
     return {tuple(row) for row in images.flatten(1).double().tolist()}
+
+
+# Inception
+
+
+def test_inception_without_its_package_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torchmetrics.image.fid._TORCH_FIDELITY_AVAILABLE", False)
+    with pytest.raises(UserError, match="pip install torch-fidelity"):
+        InceptionFID()
+
+
+def test_inception_without_its_weights_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreachable(*arguments: object, **named: object) -> None:
+        raise URLError("no network in this test")
+
+    monkeypatch.setattr(inception, "FrechetInceptionDistance", unreachable)
+    with pytest.raises(UserError, match=r"no network in this test.*weights=FILE"):
+        InceptionFID()
+
+
+def test_inception_sees_rgb_bytes_of_both_sides(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a mean over pixels for Inception, the distance is that of its three numbers."""
+
+    class Means(nn.Module):
+        num_features = 3
+
+        def forward(self, x: Tensor) -> Tensor:
+            assert (x.dtype, x.shape[1:]) == (torch.uint8, (3, 8, 8))
+            return x.double().mean((2, 3))
+
+    made = inception.FrechetInceptionDistance(Means())
+    monkeypatch.setattr(inception, "FrechetInceptionDistance", lambda *a, **n: made)
+    a, b = (torch.randint(256, (n, 1, 8, 8), dtype=torch.uint8) for n in (120, 70))
+    fake, real = (Seen(x, torch.zeros(len(x), 1), torch.zeros(len(x), 1, 10)) for x in (a, b))
+    found = InceptionFID()(fake, SimpleNamespace(test=real))
+    sides = (x.double().mean((2, 3)).expand(-1, 3) for x in (a, b))
+    assert found["inception_fid"] == pytest.approx(frechet_distance(*sides), rel=1e-6)

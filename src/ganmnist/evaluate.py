@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,6 +35,8 @@ def evaluate(config: DictConfig) -> dict[str, float]:
     check_ranges(config, "evaluate")
     source = one_of(config, "run", "ckpt", "images")
 
+    from rich import progress
+
     from ganmnist.console import console
 
     if config.images is None:
@@ -42,8 +45,8 @@ def evaluate(config: DictConfig) -> dict[str, float]:
         evaluator, data = instantiate(config.metrics), data_of(config.data)
         images, what = read_images(Path(source)), {"images": source}
     evaluator.prepare(data, config.device)
-    with console.status(f"measuring {len(images):,} images"):
-        figures = evaluator.measure(evaluator.extractor(images))
+    track = partial(progress.track, description="measuring", console=console, transient=True)
+    figures = evaluator.measure(evaluator.extractor(images), track)
     print_table(figures, f"{source}: {len(images):,} images")
     report = {**what, **evaluator.protocol, "n": len(images), "metrics": figures}
     default = Path(source) if Path(source).is_dir() else Path(source).parent
@@ -64,7 +67,7 @@ def of_checkpoint(
     had = gan.hparams
     allowed = (*OWN, *config.trust)
     data = data_of(config.data if "data" in asked else had["data"], allowed)
-    own = "metrics" not in asked and had["metrics"]["table"]
+    own = "metrics" not in asked and had.get("metrics", {}).get("table")
     evaluator = build(had["metrics"], allowed) if own else instantiate(config.metrics)
     if config.n is not None:
         evaluator.n = config.n

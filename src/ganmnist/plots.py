@@ -1,15 +1,41 @@
-"""Curves."""
+"""Curves and bars, drawn without pyplot and its global state: safe in notebooks and threads."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from io import BytesIO
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from ganmnist.images import thin
 from ganmnist.paths import whole
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 D_COLOUR, G_COLOUR = "#c0392b", "#2471a3"
+POINTS = 300  # of a curve in the report
+GREY = "#62676d"
+COLOURS = {
+    **dict.fromkeys(("D", "D(x)"), D_COLOUR),
+    **dict.fromkeys(("G", "D(G(z))", "generated"), G_COLOUR),
+    **{"as trained": "#8a6d1f", "EMA": "#1e8449", "test": "#a9afb6"},
+}
+# Of the report's drawings. Text stays text; the salt makes the same drawing the same file.
+STYLE = {
+    **{"font.size": 8, "axes.grid": True, "axes.grid.axis": "y", "grid.alpha": 0.25},
+    **{"axes.spines.left": False, "axes.spines.right": False, "axes.spines.top": False},
+    **{"axes.xmargin": 0.01, "legend.frameon": False, "ytick.major.size": 0},
+    **{"svg.fonttype": "none", "svg.hashsalt": "ganmnist"},
+    **dict.fromkeys(("axes.edgecolor", "grid.color", "xtick.color", "ytick.color"), GREY),
+    **dict.fromkeys(("axes.labelcolor", "text.color"), GREY),
+}
+
+
+Curves = Mapping[str, Mapping[float, float]]  # name -> x -> y
 
 
 def smooth(values: np.ndarray, width: int) -> np.ndarray:
@@ -39,12 +65,9 @@ def plot_losses(
     left out. The dashed lines are the losses at the game's equilibrium, where D is 1/2 everywhere.
     A rising generator loss means that D is winning, not that the images get better.
     """
-    # Without pyplot, and so without global state: safe in notebooks and threads.
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 7), dpi=100, layout="constrained")
-    FigureCanvasAgg(figure)
     upper, lower = figure.subplots(2, 1)
     players = (("D", "d/loss", D_COLOUR), ("G", "g/loss", G_COLOUR))
     shown: list[np.ndarray] = []
@@ -77,3 +100,70 @@ def plot_losses(
 
     with whole(path) as part:
         figure.savefig(part, format="png")
+
+
+@contextmanager
+def drawing(svg: BytesIO) -> Iterator[Axes]:
+    """Axes to draw on, which are then written as an SVG."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    with rc_context(STYLE):
+        figure = Figure(figsize=(4.4, 2.4), layout="constrained")
+        yield figure.subplots()
+        figure.legend(loc="outside lower left", ncols=3)
+        figure.savefig(svg, format="svg", transparent=True, metadata={"Date": None})
+
+
+def curves(
+    named: Curves,
+    unit: str,
+    level: tuple[str, float] | None = None,
+    ends: tuple[float, float] | None = None,
+    zero: bool = True,
+    log: bool = False,
+) -> bytes:
+    """An SVG of curves, and of a dashed level to compare them with.
+
+    Over batches they are running means.
+
+    The y axis goes from one of `ends` to the other; else it shows what there is, with or without
+    zero, or in a logarithmic scale where that is asked for and helps.
+    """
+    from matplotlib.ticker import LogLocator
+
+    svg, shown = BytesIO(), [level[1]] if level else []
+    with drawing(svg) as axes:
+        for name, values in named.items():
+            if values:
+                x, y = np.array(sorted(values.items())).T
+                width = max(1, len(x) // 100) if unit == "batches" else 1
+                x, y = smooth(x, width), smooth(y, width)
+                some = thin(range(len(x)), POINTS)
+                marker = "." if len(x) < 50 else ""
+                axes.plot(x[some], y[some], marker, ls="-", lw=1.2, color=COLOURS[name], label=name)
+                shown += y.tolist()
+        if level:
+            axes.axhline(level[1], ls="--", lw=1, color=GREY, label=f"{level[0]}, {level[1]:.4g}")
+        axes.set_xlabel(unit)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+        if log and 0 < 20 * min(shown) < max(shown):
+            axes.set_yscale("log")
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.yaxis.set_major_formatter("{x:g}")
+            axes.minorticks_off()
+        elif ends or zero:
+            axes.set_ylim(ends or limits(np.array(shown)))
+    return svg.getvalue()
+
+
+def bars(groups: Mapping[str, Sequence[float]]) -> bytes:
+    """An SVG of shares, side by side where there are several of a class."""
+    svg = BytesIO()
+    with drawing(svg) as axes:
+        for i, (name, shares) in enumerate(groups.items()):
+            places = np.arange(len(shares)) + 0.4 * i - 0.2 * (len(groups) - 1)
+            axes.bar(places, shares, 0.37, color=COLOURS[name], label=name)
+        axes.xaxis.get_major_locator().set_params(integer=True, nbins=12)
+        axes.yaxis.set_major_formatter("{x:.0%}")
+    return svg.getvalue()

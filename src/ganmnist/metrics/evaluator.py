@@ -6,7 +6,7 @@ protocol's seed; the generator is in evaluation mode. So the same weights give t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -101,9 +101,11 @@ class Evaluator:
         others = self.real.validation.features[-self.val_n :]
         return frechet_distance(others, self.real.validation.features[: self.val_n])
 
-    def measure(self, seen: Seen) -> dict[str, float]:
-        """The full table."""
+    def measure(
+        self, seen: Seen, track: Callable[[Iterable[Metric]], Iterable[Metric]] = iter
+    ) -> dict[str, float]:
+        """The full table; `track` may watch its metrics go by."""
         figures: dict[str, float] = {}
-        for metric in self.table.values():
+        for metric in track(self.table.values()):
             figures |= metric(seen, self.real)
         return {self.key(name): value for name, value in figures.items()}
