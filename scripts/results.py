@@ -63,7 +63,7 @@ def row(result: dict[str, Any]) -> str:
         cells.append(" / ".join(f"{f[name]:.3f}" for f, name in zip(figures, names, strict=True)))
     floor = next(v for name, v in final["raw"].items() if name.endswith("fid_floor"))
     command = " ".join(env["command"][1:]).replace("-m ", "", 1)
-    device = f"{env['device']['type']}, {env['cores']} cores"
+    device = f"{env['device']['type']}, {env['threads']} threads"
     return (
         f"| {summary['task']} | {summary['settings']['seed']} | {summary['epochs']} | "
         f"{' | '.join(cells)} | {floor:.3f} | {summary['seconds']:,.0f} | {device} | `{command}` |"

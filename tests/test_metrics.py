@@ -62,7 +62,9 @@ def seen(features: Tensor | None = None, logits: Tensor | None = None) -> Seen:
 
 def real(**parts: Seen) -> Any:
     """Stands for the real images: some of test, train and validation."""
-    return SimpleNamespace(**parts)
+    made = Real.__new__(Real)
+    made.__dict__.update(parts)
+    return made
 
 
 # Frechet distance

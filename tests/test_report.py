@@ -17,7 +17,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from ganmnist import report
+from ganmnist import plots, report
 
 SECTIONS = ["training", "metrics", "epochs", "pair", "classes", "neighbours", "reproduce"]
 SHA = "35914650c8beaeed4429263376775b71ac05b224ab7d958a603bb5feac95afaf"
@@ -117,17 +117,42 @@ def grey(uri: str | None) -> int:
         return image.convert("L").getpixel((0, 0))
 
 
+def drawings(page: Page) -> dict[str, str]:
+    """The charts of a page by their titles."""
+    uris = {str(image["alt"]): str(image["src"]).partition(",") for image in page.images}
+    svgs = {title: data for title, (head, _, data) in uris.items() if "svg" in head}
+    return {title: b64decode(svg).decode() for title, svg in svgs.items()}
+
+
+def drawn(svg: str, colour: str) -> list[int]:
+    """The points of all that is drawn in a colour between the axes, so not in the legend."""
+    paths = [a for a in Page(svg).all("path") if "clip-path" in a]
+    return [str(a["d"]).count("L") for a in paths if f": {colour};" in f"{a['style']};"]
+
+
+def curves(svg: str) -> dict[str, int]:
+    """The curves of a chart: names in the legend -> points."""
+    named = {name: c for name, c in plots.COLOURS.items() if f">{name}<" in svg}
+    return {name: points for name, colour in named.items() for points in drawn(svg, colour)}
+
+
+def numbers(svg: str) -> list[str]:
+    """What stands at the ticks of a chart."""
+    return re.findall(r">([\d.]+)</text>", svg)
+
+
 def table(prefix: str = "") -> dict[int, dict[str, float]]:
     """metrics.csv of three epochs of 500 batches."""
     rows: dict[int, dict[str, float]] = {
         step: {
-            **{"train/d/loss": 1.3, "train/g/loss": step / 1500},
-            **{"train/d/real_prob": 0.75, "train/d/fake_prob": 0.25},
+            **{"train/d/loss": 1.0 + step % 2, "train/g/loss": 2.0 - step % 2},
+            **{"train/d/real_prob": step % 2, "train/d/fake_prob": 1 - step % 2},
         }
         for step in range(1, 1501)
     }
     for epoch in (1, 2, 3):
-        fids = {"val_fid": 100.0 / epoch**2, "val_fid_ema": 90.0, "val_class_entropy": 2.0}
+        fids = {"val_fid": 100.0 / epoch**2, "val_fid_ema": 90.0 / epoch}
+        fids["val_class_entropy"] = 2.2 - 1 / epoch
         rows[500 * epoch] |= {f"metrics/{prefix}{name}": value for name, value in fids.items()}
         rows[500 * epoch]["epoch"] = epoch
     return rows
@@ -195,32 +220,52 @@ def test_on_other_data_keys_carry_its_name(folder: Path) -> None:
     assert "digits_fid Fréchet distance to the test images: lower is better 9.500" in page.text
     assert "lowest digits_val_fid , 8.5." in page.text
     assert "digits_fid_floor 1.5, val_fid_floor 2.25." in page.text
-    assert len(page.all("path", **{"class": "third"})) == 2  # val_fid and the entropy
-    assert len(page.all("path", **{"class": "fourth"})) == 1  # val_fid_ema
+    charts = drawings(page)
+    assert list(curves(charts["val_fid"])) == ["as trained", "EMA"]
+    assert list(curves(charts["val_class_entropy"])) == ["as trained"]
 
 
 def test_curves_are_thinned_and_the_floor_is_dashed(folder: Path) -> None:
     page = read(folder)
-    paths = [(a["class"], a["d"]) for a in page.all("path")]
-    assert [name for name, _ in paths] == [*["first", "second"] * 2, "third", "fourth", "third"]
-    points = [len(re.findall(r"[ML]", d or "")) for _, d in paths]
-    assert points == [report.POINTS] * 4 + [3] * 3
-    assert len(page.all("line", **{"class": "level"})) == 2
-    assert "real images, 1.31" in page.text
-    assert "batches" in page.text
-    assert "epochs" in page.text
+    charts = drawings(page)
+    titles = ["Losses", "Mean output of D", "val_fid", "val_class_entropy", "shares of the classes"]
+    assert list(charts) == titles
+    losses, outputs, fid, entropy, shares = charts.values()
+    most = plots.POINTS
+    assert curves(losses) == {"D": most, "G": most}
+    assert curves(outputs) == {"D(x), real": most, "D(G(z)), generated": most}
+    assert curves(fid) == {"as trained": 2, "EMA": 2}
+    assert curves(entropy) == {"as trained": 2}
+    for colour in (plots.COLOURS["generated"], plots.COLOURS["test"]):
+        assert len(drawn(shares, colour)) == 10
+    assert "real images, 1.31<" in fid
+    assert "classes drawn evenly, 2.303<" in entropy
+    dashed = [svg.count("stroke-dasharray") for svg in charts.values()]
+    assert dashed == [0, 0, 2, 2, 0]  # with the legends
+    units = [re.findall(">(batches|epochs)<", svg) for svg in charts.values()]
+    assert units == [["batches"], ["batches"], ["epochs"], ["epochs"], []]
+    assert drawings(read(folder)) == charts  # nothing in them is of chance or of the clock
+
+
+def test_what_spans_much_is_drawn_in_a_logarithmic_scale(folder: Path) -> None:
+    svg = drawings(read(folder))["val_fid"]
+    assert numbers(svg) == ["1", "2", "3", "2", "5", "10", "20", "50", "100"]
+    add_metrics(folder, {i: {"epoch": i, "metrics/val_fid": 20.0 - i} for i in (1, 2)})
+    svg = drawings(read(folder))["val_fid"]
+    assert numbers(svg) == ["1", "2", "0", "5", "10", "15", "20"]
 
 
 def test_the_pictures_are_those_of_the_folder(folder: Path) -> None:
     page = read(folder)
-    shown = {str(image["alt"]): grey(image["src"]) for image in page.images}
+    drawn = drawings(page)
+    pictures = [image for image in page.images if image["alt"] not in drawn]
+    shown = {str(image["alt"]): grey(image["src"]) for image in pictures}
     assert shown == {
         **{"epoch 1": 17, "epoch 2": 34, "epoch 3": 51},
         **{"real images": 85, "generated images": 185},
         "generated images and their nearest training images": 255,
     }
     assert [image["alt"] for image in page.images if "hidden" in image] == ["epoch 1", "epoch 2"]
-    assert len(page.all("rect")) == 20
 
 
 def test_without_generated_batches_the_last_epoch_stands_beside_the_real(folder: Path) -> None:
@@ -315,13 +360,32 @@ def test_a_run_that_was_stopped_while_it_wrote(folder: Path) -> None:
     (folder / "summary.json").write_text('{"task": "my_')
     (folder / ".hydra/config.yaml").write_text("a: [")
     page = read(folder)
-    assert len(page.all("path")) == 1
-    assert [a["alt"] for a in page.images][:2] == ["epoch 1", "epoch 2"]
+    [losses] = drawings(page).values()
+    assert list(curves(losses)) == ["D"]
+    assert [a["alt"] for a in page.images] == [
+        *("Losses", "epoch 1", "epoch 2", "real images", "generated images"),
+        "generated images and their nearest training images",
+    ]
 
 
 def test_one_value_makes_a_chart(folder: Path) -> None:
     add_metrics(folder, {1: {"epoch": 1, "metrics/val_fid": 0.0, "train/d/loss": 1.0}})
-    assert [str(a["d"]).count("L") for a in read(folder).all("path")] == [1, 1]
+    charts = drawings(read(folder))
+    del charts["shares of the classes"]
+    assert list(charts) == ["Losses", "val_fid"]
+    for svg, colour in zip(charts.values(), ("#c0392b", "#8a6d1f"), strict=True):
+        dots = [a for a in Page(svg).all("use") if colour in str(a["style"])]
+        assert len(dots) == 2  # one in the legend
+
+
+@pytest.mark.parametrize("value", [None, True, 3, "text", [None], [[1]], {"a": {"b": 1}}])
+def test_values_of_other_types_are_no_failure(folder: Path, value: Any) -> None:
+    metrics = dict.fromkeys(FIGURES, value)
+    write_json(folder / "summary.json", dict.fromkeys(SUMMARY, value) | {"metrics": metrics})
+    write_json(folder / "env.json", dict.fromkeys(ENV, value))
+    parts = dict.fromkeys(("gan", "optimizer", "trainer", *CONFIG), value)
+    (folder / ".hydra/config.yaml").write_text(yaml.safe_dump(parts))
+    assert {"training", "metrics", "epochs", "reproduce"} <= set(read(folder).sections)
 
 
 HOSTILE = "</title><script>alert(1)</script><img src=https://example.org/x onerror=alert(1)>\"'"
@@ -364,7 +428,12 @@ def assert_nothing_is_fetched(page: Page) -> None:
     links = ("src", "srcset", "href", "xlink:href", "data", "action", "poster")
     found = [value for _, a in page.elements for name, value in a.items() if name in links]
     assert found
-    assert all(str(value).startswith("data:image/png;base64,") for value in found)
+    assert all(re.match(r"data:image/(png|svg\+xml);base64,", str(value)) for value in found)
+    charts = [Page(svg) for svg in drawings(page).values()]
+    assert charts
+    for chart in charts:
+        assert not {tag for tag, _ in chart.elements} & {"script", "image", "foreignobject"}
+        assert {str(a["xlink:href"])[0] for a in chart.all("use")} <= {"#"}
     assert not page.all("link")
     [policy] = page.all("meta", **{"http-equiv": "Content-Security-Policy"})
     assert str(policy["content"]).startswith("default-src 'none'; img-src data:; ")

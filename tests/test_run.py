@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import os
 import re
 import signal
@@ -9,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -24,7 +26,7 @@ from tensorboard.plugins.hparams import plugin_data_pb2
 from ganmnist.data import Digits
 from ganmnist.duel import Duel, Player
 from ganmnist.gan import GAN
-from ganmnist.paths import claim, create, slug
+from ganmnist.paths import claim, create, slug, whole, write_json
 
 SMALL = (
     *("data=digits", "trainer=cpu", "batch_size=16"),
@@ -434,6 +436,31 @@ def test_processes_that_start_together_get_folders_of_their_own(tmp_path: Path) 
     expected = {"logs/now", "logs/now_2", "logs/now_3", "logs/now_4"}
     assert {first for first, _ in answers} == expected
     assert {f"logs/{path.name}" for path in (tmp_path / "logs").iterdir()} == expected
+
+
+def test_processes_that_a_run_starts_share_its_folder(tmp_path: Path) -> None:
+    """Ranks, and the workers of a launcher, which compose the configuration again."""
+    script = (
+        "import subprocess, sys\nfrom ganmnist.paths import claim\n"
+        "print(claim('logs/now'), flush=True)\n"
+        "sys.argv[1:] or subprocess.run([sys.executable, *sys.argv, 'child'], check=True)"
+    )
+    (tmp_path / "script.py").write_text(script)
+    words = [sys.executable, "script.py"]
+    for folder in ("logs/now", "logs/now_2"):
+        said = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True).stdout
+        assert said.split() == [folder] * 2
+
+
+def test_half_a_file_is_never_left(tmp_path: Path) -> None:
+    path = tmp_path / "new/summary.json"
+    write_json(path, {"a": [1.0, math.nan], "b": {"c": -math.inf}})
+    assert json.loads(path.read_text()) == {"a": [1.0, None], "b": {"c": None}}
+    with suppress(ZeroDivisionError), whole(path) as part:
+        part.write_text("half")
+        raise ZeroDivisionError
+    assert json.loads(path.read_text())["a"] == [1.0, None]
+    assert [file.name for file in path.parent.iterdir()] == ["summary.json"]
 
 
 def test_a_race_for_one_name_has_one_winner_each(tmp_path: Path) -> None:

@@ -66,7 +66,8 @@ def test_evaluate_repeats_the_summary(run: Path, here: Path) -> None:
 
 
 def test_evaluate_tells_other_data_than_mnist_by_the_key(run: Path, here: Path) -> None:
-    assert start("evaluate", f"run={run}", "n=50", "out=figures.json") == 0
+    asked = ("metrics=default", "n=50", "out=figures.json")
+    assert start("evaluate", f"run={run}", *asked) == 0
     names = {"fid", "fid_floor", "kid", "is", "precision", "recall", "density", "coverage"}
     names |= {"class_kl", "memorization"}
     assert read(here / "figures.json")["metrics"].keys() == {f"digits_{name}" for name in names}

@@ -51,6 +51,7 @@ def test_the_wheel_trains_anywhere(
     [folder] = (tmp_path / "logs/quick").iterdir()
     assert json.loads((folder / "summary.json").read_text())["batches_seen"] == 2
     assert json.loads((folder / "env.json").read_text())["git"] is None
+    assert (folder / "report.html").is_file()
     hydra = (folder / ".hydra/hydra.yaml").read_text()
     assert f"path: {installed / 'ganmnist/conf'}" in hydra
     assert str(CHECKOUT / "conf") not in hydra

@@ -6,34 +6,29 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 
 from ganmnist.images import thin
 from ganmnist.paths import whole
 
-if TYPE_CHECKING:
-    from matplotlib.axes import Axes
-
-D_COLOUR, G_COLOUR = "#c0392b", "#2471a3"
-POINTS = 300  # of a curve in the report
-GREY = "#62676d"
+D_COLOUR, G_COLOUR, GREY = "#c0392b", "#2471a3", "#62676d"
 COLOURS = {
-    **dict.fromkeys(("D", "D(x)"), D_COLOUR),
-    **dict.fromkeys(("G", "D(G(z))", "generated"), G_COLOUR),
+    **dict.fromkeys(("D", "D(x), real"), D_COLOUR),
+    **dict.fromkeys(("G", "D(G(z)), generated", "generated"), G_COLOUR),
     **{"as trained": "#8a6d1f", "EMA": "#1e8449", "test": "#a9afb6"},
 }
-# Of the report's drawings. Text stays text; the salt makes the same drawing the same file.
-STYLE = {
-    **{"font.size": 8, "axes.grid": True, "axes.grid.axis": "y", "grid.alpha": 0.25},
-    **{"axes.spines.left": False, "axes.spines.right": False, "axes.spines.top": False},
-    **{"axes.xmargin": 0.01, "legend.frameon": False, "ytick.major.size": 0},
+POINTS = 300  # of a curve in the report
+# Of the report's charts. Text stays text; the salt makes the same file of the same chart.
+STYLE: dict[Any, Any] = {
     **{"svg.fonttype": "none", "svg.hashsalt": "ganmnist"},
-    **dict.fromkeys(("axes.edgecolor", "grid.color", "xtick.color", "ytick.color"), GREY),
-    **dict.fromkeys(("axes.labelcolor", "text.color"), GREY),
+    **{"font.size": 8.5, "lines.linewidth": 1.2, "legend.frameon": False, "ytick.major.size": 0},
+    **{"axes.grid": True, "axes.grid.axis": "y", "grid.alpha": 0.25, "axes.axisbelow": True},
+    **dict.fromkeys((f"axes.spines.{side}" for side in ("left", "right", "top")), False),
+    **dict.fromkeys(("axes.edgecolor", "axes.labelcolor", "grid.color", "text.color"), GREY),
+    **dict.fromkeys(("xtick.color", "ytick.color"), GREY),
 }
-
 
 Curves = Mapping[str, Mapping[float, float]]  # name -> x -> y
 
@@ -42,6 +37,12 @@ def smooth(values: np.ndarray, width: int) -> np.ndarray:
     """Running mean over `width` neighbours, (n - width + 1,) values."""
     total = np.cumsum(np.concatenate([[0.0], values]))
     return (total[width:] - total[:-width]) / width
+
+
+def running_mean(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A curve that is smooth enough to see where it goes."""
+    width = max(1, len(y) // 100)
+    return smooth(x, width), smooth(y, width)
 
 
 def limits(values: np.ndarray) -> tuple[float, float]:
@@ -76,9 +77,8 @@ def plot_losses(
         steps, values = np.array([*per_batch[f"train/{name}"].items()]).reshape(-1, 2).T
         steps, values = steps[np.isfinite(values)], values[np.isfinite(values)]
         shown.append(values)
-        width = max(1, len(values) // 100)
         upper.plot(steps, values, color=colour, alpha=0.15, linewidth=0.5)
-        upper.plot(smooth(steps, width), smooth(values, width), color=colour, label=player)
+        upper.plot(*running_mean(steps, values), color=colour, label=player)
         epochs = per_epoch.get(f"epoch/{name}", ())
         lower.plot(np.arange(1, len(epochs) + 1), epochs, "o-", ms=3, color=colour, label=player)
         if equilibrium is not None:
@@ -103,8 +103,8 @@ def plot_losses(
 
 
 @contextmanager
-def drawing(svg: BytesIO) -> Iterator[Axes]:
-    """Axes to draw on, which are then written as an SVG."""
+def chart(svg: BytesIO) -> Iterator[Any]:
+    """Axes to draw on, of which an SVG is written."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
@@ -123,9 +123,7 @@ def curves(
     zero: bool = True,
     log: bool = False,
 ) -> bytes:
-    """An SVG of curves, and of a dashed level to compare them with.
-
-    Over batches they are running means.
+    """An SVG of curves, running means if over batches, and of a level to compare them with.
 
     The y axis goes from one of `ends` to the other; else it shows what there is, with or without
     zero, or in a logarithmic scale where that is asked for and helps.
@@ -133,20 +131,19 @@ def curves(
     from matplotlib.ticker import LogLocator
 
     svg, shown = BytesIO(), [level[1]] if level else []
-    with drawing(svg) as axes:
+    with chart(svg) as axes:
         for name, values in named.items():
             if values:
                 x, y = np.array(sorted(values.items())).T
-                width = max(1, len(x) // 100) if unit == "batches" else 1
-                x, y = smooth(x, width), smooth(y, width)
+                x, y = running_mean(x, y) if unit == "batches" else (x, y)
                 some = thin(range(len(x)), POINTS)
-                marker = "." if len(x) < 50 else ""
-                axes.plot(x[some], y[some], marker, ls="-", lw=1.2, color=COLOURS[name], label=name)
+                line = ".-" if len(x) < 50 else "-"
+                axes.plot(x[some], y[some], line, color=COLOURS[name], label=name)
                 shown += y.tolist()
         if level:
-            axes.axhline(level[1], ls="--", lw=1, color=GREY, label=f"{level[0]}, {level[1]:.4g}")
+            axes.axhline(level[1], ls="--", color=GREY, label=f"{level[0]}, {level[1]:.4g}")
         axes.set_xlabel(unit)
-        axes.xaxis.get_major_locator().set_params(integer=True)
+        axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         if log and 0 < 20 * min(shown) < max(shown):
             axes.set_yscale("log")
             axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -158,12 +155,14 @@ def curves(
 
 
 def bars(groups: Mapping[str, Sequence[float]]) -> bytes:
-    """An SVG of shares, side by side where there are several of a class."""
+    """An SVG of the shares of classes, those of several groups side by side."""
+    from matplotlib.ticker import PercentFormatter
+
     svg = BytesIO()
-    with drawing(svg) as axes:
+    with chart(svg) as axes:
         for i, (name, shares) in enumerate(groups.items()):
             places = np.arange(len(shares)) + 0.4 * i - 0.2 * (len(groups) - 1)
             axes.bar(places, shares, 0.37, color=COLOURS[name], label=name)
-        axes.xaxis.get_major_locator().set_params(integer=True, nbins=12)
-        axes.yaxis.set_major_formatter("{x:.0%}")
+        axes.set_xticks(range(max(map(len, groups.values()))))
+        axes.yaxis.set_major_formatter(PercentFormatter(1))
     return svg.getvalue()

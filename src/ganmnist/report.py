@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, TypeGuard
 
 import yaml
-from jinja2 import Environment, FileSystemLoader
+from jinja2 import Environment
 from PIL import Image
 
 from ganmnist import plots
@@ -32,31 +32,14 @@ from ganmnist.paths import whole
 FRAMES = 60  # of the scrubber
 KNOBS = ("epochs", "batch_size", "lr", "latent_dim", "ema", "seed")
 WEIGHTS = {"raw": "as trained", "ema": "EMA"}
-ABOUT = {
-    "fid": "Fréchet distance to the test images: lower is better",
-    "kid": "kernel distance to the test images: lower is better, about 0 at best",
-    "is": "inception score, of the classifier: higher is better, 10 at most",
-    "precision": "share of generated images that are near real ones",
-    "recall": "share of real images that generated ones are near to",
-    "density": "how densely real images surround generated ones",
-    "coverage": "share of real images with a generated neighbour",
-    "class_kl": "unevenness of the classes: 0 at best",
-    "memorization": "distance to training images, over that of test images: 0 for copies",
-    "modes": "digit triples found, of 1000",
-    "mode_kl": "unevenness of the triples: lower is better",
-    "real_modes": "the same for real images",
-    "real_mode_kl": "the same for real images",
-}
-
-Scalars = Mapping[str, Mapping[float, float]]  # column -> step -> value
 
 
 def write(folder: Path) -> None:
     """Writes report.html into the folder of a run."""
-    loader = FileSystemLoader(Path(__file__).parent)
-    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, loader=loader)
-    environment.filters["number"] = number
-    page = environment.get_template("report.html.j2").render(contents(Path(folder)))
+    environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
+    environment.filters["number"], environment.tests["a"] = number, is_a
+    template = Path(__file__).with_suffix(".html.j2").read_text(encoding="utf-8")
+    page = environment.from_string(template).render(contents(Path(folder)))
     with whole(Path(folder) / "report.html") as part:
         # An argument of the command line need not be text.
         part.write_text(page, encoding="utf-8", errors="replace")
@@ -67,26 +50,28 @@ def contents(folder: Path) -> dict[str, Any]:
     summary, env = (load(folder / f"{name}.json", dict) for name in ("summary", "env"))
     config = load(folder / ".hydra/config.yaml", dict)
     knobs = get(summary, "settings", dict) | config
-    scalars = read_scalars(folder / "metrics.csv")
     figures = get(summary, "metrics", dict)
+    command = [str(word) for word in get(env, "command", list)]
+    overrides = [str(word) for word in load(folder / ".hydra/overrides.yaml", list)]
     neighbours = folder / "samples/neighbours.png"
     return {
         "task": summary.get("task") or config.get("task") or folder.resolve().name,
         "date": started(folder),
         "summary": summary,
         "data": summary.get("data") or get(env, "data", dict).get("name"),
-        "duration": duration(summary.get("seconds")),
         "knobs": {name: plain(knobs[name]) for name in KNOBS if name in knobs},
         "settings": settings(config, env),
-        "training": training_charts(scalars),
-        "validation": validation_charts(scalars, find(figures, "val_fid_floor")),
+        **charts(read_curves(folder / "metrics.csv"), find(figures, "val_fid_floor")),
         "table": metrics_table(figures),
         "frames": frames(folder / "samples"),
         "pair": real_and_generated(folder / "samples"),
         "histogram": histogram(get(figures, "class_histogram", dict)),
         "neighbours": uri("png", neighbours.read_bytes()) if neighbours.exists() else "",
         "env": env,
-        "reproduction": reproduction(folder, env),
+        "revision": get(env, "git", str).partition("+"),
+        "command": shlex.join(command),
+        # The command of a sweep does not say which of its jobs this is.
+        "job": shlex.join(overrides) if set(overrides) - set(command) else "",
     }
 
 
@@ -106,15 +91,16 @@ def get(mapping: Mapping[str, Any], name: str, kind: type) -> Any:
     return value if isinstance(value, kind) else kind()
 
 
-def read_scalars(path: Path) -> Scalars:
-    """The finite cells of metrics.csv."""
+def read_curves(path: Path) -> plots.Curves:
+    """The finite cells of metrics.csv: column -> step, or epoch of a metric -> value."""
     columns: dict[str, dict[float, float]] = defaultdict(dict)
     with suppress(FileNotFoundError), path.open(newline="", encoding="utf-8") as file:
         for row in csv.DictReader(file):
-            for name, cell in row.items():
-                with suppress(TypeError, ValueError):  # where a row was torn
-                    if cell and math.isfinite(value := float(cell)):
-                        columns[name][float(row["step"])] = value
+            for name in filter(row.get, row):
+                with suppress(KeyError, TypeError, ValueError):  # where a row was torn
+                    place = row["epoch" if name.startswith("metrics/") else "step"]
+                    if math.isfinite(value := float(row[name])):
+                        columns[name][float(place)] = value
     return columns
 
 
@@ -148,28 +134,21 @@ def aligned(values: Sequence[Any]) -> list[str]:
     return [f"{v:,.{decimals}f}" if is_number(v) else number(v) for v in values]
 
 
-def duration(seconds: Any) -> str:
-    if not is_number(seconds):
-        return ""
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
-
-
 def is_a(key: str, name: str) -> bool:
     """Whether a key is of a metric, whose name may carry the data's in front."""
-    return re.fullmatch(rf"(metrics/)?(\w+_)?{name}", key) is not None
+    return re.fullmatch(rf"(metrics/)?([^/]+_)?{name}", key) is not None
 
 
 def find(figures: Mapping[str, Any], name: str) -> Any:
     return next((value for key, value in figures.items() if is_a(key, name)), None)
 
 
-def settings(config: dict[str, Any], env: dict[str, Any]) -> list[tuple[str, str]]:
-    """The other settings that matter, as far as they are known: names and values."""
+def settings(config: dict[str, Any], env: dict[str, Any]) -> dict[str, str]:
+    """The other settings that matter, as far as they are known."""
     gan, model, trainer = (get(config, part, dict) for part in ("gan", "model", "trainer"))
     players = get(config, "optimizer", dict)
     alike = players.get("d") == players.get("g")
+    revision, _, changes = get(env, "git", str).partition("+")
     parts = {
         "generator": model.get("generator"),
         "discriminator": model.get("discriminator"),
@@ -179,16 +158,11 @@ def settings(config: dict[str, Any], env: dict[str, Any]) -> list[tuple[str, str
         "optimizer of G": None if alike else players.get("g"),
         "latents": gan.get("latent"),
         "module": gan,
+        "precision": trainer.get("precision"),
+        "device": ", ".join(map(str, get(env, "device", dict).values())),
+        "git": revision[:12] + " with changes" * bool(changes),
     }
-    rows = [(name, called(part)) for name, part in parts.items() if part]
-    if "precision" in trainer:
-        rows.append(("precision", plain(trainer["precision"])))
-    if device := get(env, "device", dict):
-        rows.append(("device", f"{device.get('type')}, {device.get('name')}"))
-    revision, _, changes = get(env, "git", str).partition("+")
-    if revision:
-        rows.append(("git", revision[:12] + (" with changes" if changes else "")))
-    return rows
+    return {name: called(part) for name, part in parts.items() if part}
 
 
 def called(part: Any) -> str:
@@ -205,26 +179,13 @@ def called(part: Any) -> str:
 
 
 def plain(value: Any) -> str:
-    return (
-        value if isinstance(value, str) else json.dumps(value, separators=(",", ":"), default=str)
-    )
-
-
-def reproduction(folder: Path, env: dict[str, Any]) -> dict[str, str]:
-    """The commands that do it again; a sweep's command does not say which of its jobs this is."""
-    command = [str(word) for word in get(env, "command", list)]
-    overrides = [str(word) for word in load(folder / ".hydra/overrides.yaml", list)]
-    revision, _, changes = get(env, "git", str).partition("+")
-    return {
-        "checkout": f"git checkout {revision}" if revision else "",
-        "changes": changes,
-        "command": shlex.join(command),
-        "job": shlex.join(overrides) if set(overrides) - set(command) else "",
-    }
+    """A text as it is, other values in JSON."""
+    text = isinstance(value, str)
+    return value if text else json.dumps(value, separators=(",", ":"), default=str)
 
 
 def metrics_table(figures: dict[str, Any]) -> dict[str, Any]:
-    """The full table: metrics down, last and best weights, raw and averaged, across."""
+    """The table: metrics down, last and best weights, raw and averaged, across."""
     final, best = (get(figures, part, dict) for part in ("final", "best"))
     groups = {"last": final, "best": best}
     if "epoch" in final and final["epoch"] == best.get("epoch"):
@@ -235,23 +196,17 @@ def metrics_table(figures: dict[str, Any]) -> dict[str, Any]:
         for key, name in WEIGHTS.items()
         if get(group, key, dict)
     ]
-    if not columns:
-        return {}
     parts = [part for *_, part in columns]
     keys = [k for k in dict.fromkeys(chain(*parts)) if not is_a(k, "fid_floor")]
     floors = [(k, v) for part in (*parts, figures) for k, v in part.items() if is_a(k, "fid_floor")]
     return {
         "spans": Counter(title for title, *_ in columns),
         "columns": [name for _, name, _ in columns],
-        "rows": [(k, about(k), aligned([part.get(k) for part in parts])) for k in keys],
+        "rows": [(k, aligned([part.get(k) for part in parts])) for k in keys],
         "best_by": {k: v for k, v in best.items() if k not in ("epoch", *WEIGHTS)},
         "floors": dict(floors),
         "protocol": get(figures, "protocol", dict),
     }
-
-
-def about(key: str) -> str:
-    return next((ABOUT[n] for n in sorted(ABOUT, key=len, reverse=True) if is_a(key, n)), "")
 
 
 # Charts and pictures
@@ -261,44 +216,37 @@ def uri(kind: str, content: bytes) -> str:
     return f"data:image/{kind};base64,{b64encode(content).decode()}"
 
 
-def chart(title: str, curves: plots.Curves, unit: str, **scale: Any) -> list[tuple[str, str]]:
-    """A chart and its title; none without values."""
-    drawn = any(curves.values())
-    return [(title, uri("svg+xml", plots.curves(curves, unit, **scale)))] if drawn else []
+def charts(curves: plots.Curves, floor: Any) -> dict[str, list[tuple[str, str]]]:
+    """The charts of two sections and their titles; those without values are left out."""
 
+    def chart(title: str, unit: str, names: dict[str, str], **scale: Any) -> list[tuple[str, str]]:
+        named = {name: find(curves, column) or {} for name, column in names.items()}
+        drawn = any(named.values())
+        return [(title, uri("svg+xml", plots.curves(named, unit, **scale)))] if drawn else []
 
-def training_charts(scalars: Scalars) -> list[tuple[str, str]]:
-    names = {"D": "d/loss", "G": "g/loss", "D(x)": "d/real_prob", "D(G(z))": "d/fake_prob"}
-    d, g, real, fake = ({name: scalars[f"train/{column}"]} for name, column in names.items())
-    return [
-        *chart("Losses", d | g, "batches"),
-        *chart("Mean output of D", real | fake, "batches", ends=(0, 1)),
-    ]
-
-
-def validation_charts(scalars: Scalars, floor: Any) -> list[tuple[str, str]]:
-    epochs = scalars["epoch"]
-
-    def curve(metric: str) -> dict[float, float]:
-        values = find(scalars, metric) or {}
-        return {epochs[step]: value for step, value in values.items() if step in epochs}
-
-    def curves(metric: str) -> dict[str, dict[float, float]]:
-        return {"as trained": curve(metric), "EMA": curve(f"{metric}_ema")}
-
+    losses = {"D": "train/d/loss", "G": "train/g/loss"}
+    outputs = {"D(x), real": "train/d/real_prob", "D(G(z)), generated": "train/d/fake_prob"}
+    fid = {"as trained": "val_fid", "EMA": "val_fid_ema"}
+    entropy = {"as trained": "val_class_entropy", "EMA": "val_class_entropy_ema"}
     real = ("real images", floor) if is_number(floor) else None
     even = ("classes drawn evenly", math.log(10))
-    return [
-        *chart("val_fid", curves("val_fid"), "epochs", level=real, log=True),
-        *chart("val_class_entropy", curves("val_class_entropy"), "epochs", level=even, zero=False),
-    ]
+    return {
+        "training": [
+            *chart("Losses", "batches", losses),
+            *chart("Mean output of D", "batches", outputs, ends=(0, 1)),
+        ],
+        "validation": [
+            *chart("val_fid", "epochs", fid, level=real, log=True),
+            *chart("val_class_entropy", "epochs", entropy, level=even, zero=False),
+        ],
+    }
 
 
 def histogram(counts: dict[str, Any]) -> str:
     """Shares of the classes among generated and test images, side by side."""
     kinds = {kind: get(counts, kind, list) for kind in ("generated", "test")}
-    kinds = {k: v for k, v in kinds.items() if all(map(is_number, v)) and sum(v)}
-    shares = {kind: [value / sum(values) for value in values] for kind, values in kinds.items()}
+    known = {k: v for k, v in kinds.items() if all(map(is_number, v)) and sum(v)}
+    shares = {kind: [value / sum(values) for value in values] for kind, values in known.items()}
     return uri("svg+xml", plots.bars(shares)) if shares else ""
 
 

@@ -107,9 +107,9 @@ def train(config: DictConfig, admit: Callable[[DictConfig], None] = check) -> fl
 
 def write_report(folder: Path) -> None:
     """report.html; that it cannot be drawn is no reason to lose a run over."""
-    from ganmnist import report
-
     try:
+        from ganmnist import report
+
         report.write(folder)
     except Exception:
         log.exception("report.html could not be written.")

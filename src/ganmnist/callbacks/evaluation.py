@@ -85,6 +85,7 @@ class Evaluation(Callback):
     def on_train_end(self, trainer: L.Trainer, gan: GAN) -> None:
         if not (self.active and trainer.is_global_zero):
             return
+        log.info("measuring %s images a time", f"{self.evaluator.n:,}")
         seen = self.look(gan)
         final = {weights: self.evaluator.measure(s) for weights, s in seen.items()}
         epoch = trainer.current_epoch
@@ -123,7 +124,8 @@ class Evaluation(Callback):
 
     def draw_neighbours(self, seen: Seen, count: int = 10) -> None:
         """samples/neighbours.png: generated images above, their nearest training images below."""
-        train, generated = self.evaluator.real.train, seen.images[:count].cpu()
+        real, generated = self.evaluator.real, seen.images[:count].cpu()
+        train = vars(real).get("train") or real.validation  # all only if the table needed them
         _, index = nearest(seen.features[:count], train.features)
         theirs = transforms.resize(train.images[index], list(generated.shape[-2:]))
         pairs = torch.cat([generated, theirs])

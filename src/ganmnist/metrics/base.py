@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from torch import Tensor
 
+from ganmnist.metrics.neighbours import nearest
+
 if TYPE_CHECKING:
     from ganmnist.data import DataSet, Images
     from ganmnist.metrics.extractor import Extractor
@@ -62,6 +64,11 @@ class Real:
     def validation(self) -> Seen:
         """`n` of the training images, always the same."""
         return self.extractor(self.dataset.still(self.parts["train"], self.n))
+
+    @cached_property
+    def test_to_train(self) -> Tensor:
+        """(N,) distances of the test images to their nearest training images."""
+        return nearest(self.test.features, self.train.features)[0]
 
 
 class Metric(ABC):

@@ -96,8 +96,8 @@ def classifier_path(dataset: DataSet) -> Path:
     path = cached_path(dataset)
     if not path.is_file():
         raise UserError(
-            f"There is no classifier for the metrics of {dataset.name} yet: train it once, python "
-            "scripts/train_classifier.py with the same data=..., or use metrics=none."
+            f"There is no classifier for the metrics of {dataset.name} yet: train it once, with "
+            "scripts/train_classifier.py --data NAME for data=NAME, or use metrics=none."
         )
     return path
 

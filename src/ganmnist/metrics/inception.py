@@ -27,7 +27,9 @@ class InceptionFID(Metric):
 
     def __init__(self, weights: str | None = None) -> None:
         try:
-            self.fid = FrechetInceptionDistance(2048, feature_extractor_weights_path=weights)
+            self.fid = FrechetInceptionDistance(
+                2048, feature_extractor_weights_path=weights, sync_on_compute=False
+            )
         except ModuleNotFoundError as error:
             raise UserError(
                 "metrics=inception needs torch-fidelity: pip install torch-fidelity."

@@ -16,6 +16,5 @@ class Memorization(Metric):
     """`memorization`."""
 
     def __call__(self, fake: Seen, real: Real) -> dict[str, float]:
-        train = real.train.features
-        generated, unseen = (nearest(a.features, train)[0].quantile(0.5) for a in (fake, real.test))
-        return {"memorization": (generated / unseen).item()}
+        distances, _ = nearest(fake.features, real.train.features)
+        return {"memorization": (distances.quantile(0.5) / real.test_to_train.quantile(0.5)).item()}
