@@ -1,6 +1,6 @@
 """The training step: who moves when, on what, and what is the same in every bit."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
@@ -403,10 +403,13 @@ def test_after_d_update_comes_between_the_two_updates() -> None:
 # The averaged generator
 
 
-def test_ema_is_the_average_of_the_generator_alone() -> None:
-    """The first weights, then 0.75 old + 0.25 new after every step of G's, batch statistics too."""
-    gan = small_gan(ema=0.75)
-    seen: list[dict[str, Tensor]] = []
+@pytest.mark.parametrize(
+    ("ema", "decays"), [(0.999, (2 / 11, 3 / 12, 4 / 13)), (0.2, (2 / 11, 0.2, 0.2))]
+)
+def test_ema_is_the_average_of_the_generator_alone(ema: float, decays: Sequence[float]) -> None:
+    """It follows every step of G's, batch statistics too, ever slower until d is `ema`."""
+    gan = small_gan(ema=ema)
+    seen = [snapshot(gan.generator)]
     play = gan.play
 
     def noted(batch: Sample) -> None:
@@ -415,12 +418,18 @@ def test_ema_is_the_average_of_the_generator_alone() -> None:
 
     gan.play = noted
     fit(gan, batches=3)
-    average = snapshot(gan.ema.module)
-    for name, value in average.items():
+    for name, value in snapshot(gan.ema.network).items():
         if value.is_floating_point():
-            first, second, third = (weights[name] for weights in seen)
-            expected = 0.75 * (0.75 * first + 0.25 * second) + 0.25 * third
+            expected, *others = (weights[name] for weights in seen)
+            for decay, weights in zip(decays, others, strict=True):
+                expected = decay * expected + (1 - decay) * weights
             torch.testing.assert_close(value, expected)
+
+
+@pytest.mark.parametrize("ema", [-0.1, 1.0, 2.0])
+def test_ema_is_a_decay(ema: float) -> None:
+    with pytest.raises(ValueError, match=f"ema={ema}"):
+        small_gan(ema=ema)
 
 
 def test_ema_trains_nothing_and_is_never_trained() -> None:
@@ -441,7 +450,7 @@ def test_ema_samples_in_evaluation_mode() -> None:
     fit(gan)
     z = torch.randn(4, 4)
     x = gan.sample(z, ema=True)
-    torch.testing.assert_close(x, deepcopy(gan.ema.module).eval()(z), rtol=0, atol=0)
+    torch.testing.assert_close(x, deepcopy(gan.ema.network).eval()(z), rtol=0, atol=0)
     assert not torch.equal(x, gan.sample(z))
     with pytest.raises(UserError, match=r"ema=0\.999"):
         small_gan().sample(z, ema=True)

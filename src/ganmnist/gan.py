@@ -19,9 +19,9 @@ import torch
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from ganmnist.duel import Duel, Player, Sample, Term, at_least_float32
+from ganmnist.ema import Average
 from ganmnist.errors import UserError
 from ganmnist.objectives import Objective
 from ganmnist.pixels import to_bytes
@@ -46,7 +46,7 @@ class GAN(L.LightningModule):
         fresh_fakes: the generator answers with a new fake batch. Otherwise both updates look at
             the same one, which saves a pass through the generator.
         ema: decay of a moving average of the generator's weights, which is shown and measured
-            beside the trained ones and never trained on (Yazici et al., 2018, arXiv 1806.04498).
+            beside the trained ones and never trained on.
         seed: keys all latents and dropout together with the rank and the step.
     """
 
@@ -66,7 +66,7 @@ class GAN(L.LightningModule):
         super().__init__()
         self.automatic_optimization = False
         self.generator = generator
-        self.ema = None if ema is None else averaged(generator, ema)
+        self.ema = None if ema is None else Average(generator, ema)
         self.discriminator = discriminator
         self.terms = cast(Sequence[Term], nn.ModuleList([objective, *terms]))
         self.latent = latent
@@ -144,7 +144,7 @@ class GAN(L.LightningModule):
         self.manual_backward(loss)
         optimizer.step()
         if player == "g" and self.ema is not None:
-            self.ema.update_parameters(self.generator)
+            self.ema.update(self.generator, self.batches_seen)
         # Autocast may keep low-precision copies of the weights, which are stale from here on.
         torch.clear_autocast_cache()
         if player == "d":
@@ -203,7 +203,7 @@ class GAN(L.LightningModule):
         if ema:
             if self.ema is None:
                 raise UserError("This GAN has no averaged weights: train with ema=0.999.")
-            generator = self.ema.module
+            generator = self.ema.network
         was_training = generator.training
         generator.eval()
         images = generator(z, y)
@@ -216,12 +216,6 @@ class GAN(L.LightningModule):
         conditions = y.split(100) if y is not None else repeat(None)
         batches = zip(z.split(100), conditions, strict=False)
         return torch.cat([to_bytes(self.sample(*batch, ema=ema)) for batch in batches])
-
-
-def averaged(generator: nn.Module, decay: float) -> AveragedModel:
-    """A copy whose weights and batch statistics follow the generator's slowly."""
-    average = get_ema_multi_avg_fn(decay)
-    return AveragedModel(generator, multi_avg_fn=average, use_buffers=True).requires_grad_(False)
 
 
 @contextmanager

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 SHIPPED = Path(__file__).with_name("mnist.safetensors")
 SIZE = 28  # pixels of the images that classifiers see
-BATCH = 500
+BATCH = 250
 
 
 class Extractor:
@@ -60,7 +60,9 @@ class Extractor:
         self.device = torch.device(device)
         self.classifier = Classifier()
         self.classifier.load_state_dict(load_safetensors(weights))
-        self.classifier.eval().requires_grad_(False).to(self.device)
+        self.classifier.eval().requires_grad_(False)
+        # Channels last takes two thirds of the time on a CPU.
+        self.classifier.to(self.device).to(memory_format=torch.channels_last)
 
     @torch.no_grad()
     def __call__(self, images: Tensor) -> Seen:

@@ -18,7 +18,11 @@ def blocks(a: Tensor, b: Tensor) -> Iterator[Tensor]:
 
 def nearest(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor]:
     """The distance (N,) of each row of (N, F) to the nearest of (M, F), and its index (N,)."""
-    index = torch.cat([block.argmin(1) for block in blocks(a, b)])
+    # |x - y|^2 = |x|^2 - 2 x.y + |y|^2, of which |x|^2 is the same for all y: half of cdist's time.
+    squares, columns = b.square().sum(1), b.T.contiguous()
+    index = torch.cat(
+        [torch.addmm(squares, rows, columns, alpha=-2).argmin(1) for rows in a.split(BLOCK)]
+    )
     # A distance found by matrix products is not exactly 0 for equal rows; this one is.
     return (a - b[index]).norm(dim=1), index
 
