@@ -10,6 +10,7 @@ import lightning as L
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
+from launch import BRIEF
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
@@ -21,6 +22,7 @@ from ganmnist.latents import Normal
 from ganmnist.networks import dcgan
 from ganmnist.objectives import BCE
 from ganmnist.paths import conf_dir
+from ganmnist.train import train
 
 CHECKOUT = Path(__file__).parents[1]
 
@@ -51,6 +53,16 @@ def digits_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     few.prepare()
     few.cache.rename(Digits(root).cache)
     return root
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory: pytest.TempPathFactory, digits_root: Path) -> Path:
+    """The folder of a finished run: an MLP after two batches of digits."""
+    folder = tmp_path_factory.mktemp("trained")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GANMNIST_DATA", str(digits_root))
+        train(configuration(f"folder={folder}", *BRIEF, "model=mlp"))
+    return folder
 
 
 @pytest.fixture

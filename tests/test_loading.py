@@ -7,52 +7,41 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import changed, configuration, snapshot
-from launch import BRIEF
+from conftest import changed, snapshot
 
 import ganmnist
 from ganmnist.errors import UserError
 from ganmnist.gan import GAN
 from ganmnist.loading import build, find_class, load
 from ganmnist.networks import mlp
-from ganmnist.train import train
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory, digits_root: Path) -> Path:
-    folder = tmp_path_factory.mktemp("run")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GANMNIST_DATA", str(digits_root))
-        train(configuration(f"folder={folder}", *BRIEF, "model=mlp"))
-    return folder
+def content(trained: Path) -> dict[str, Any]:
+    return torch.load(trained / "checkpoints/last.ckpt", weights_only=True)
 
 
-def content(run: Path) -> dict[str, Any]:
-    return torch.load(run / "checkpoints/last.ckpt", weights_only=True)
-
-
-def test_load_gives_the_trained_gan(run: Path) -> None:
-    gan = ganmnist.load(run, which="last")
+def test_load_gives_the_trained_gan(trained: Path) -> None:
+    gan = ganmnist.load(trained, which="last")
     assert isinstance(gan, GAN)
     assert not gan.training
     assert gan.batches_seen == 2
-    assert changed(content(run)["state_dict"], snapshot(gan)) == set()
+    assert changed(content(trained)["state_dict"], snapshot(gan)) == set()
     for ema in (False, True):
         x = gan.sample(64, ema=ema)
         assert x.shape == (64, 1, 28, 28)
         assert x.abs().max() <= 1
 
 
-def test_load_takes_a_folder_or_a_file(run: Path) -> None:
-    by_file = load(run / "checkpoints/best.ckpt")
-    assert changed(snapshot(load(run)), snapshot(by_file)) == set()
+def test_load_takes_a_folder_or_a_file(trained: Path) -> None:
+    by_file = load(trained / "checkpoints/best.ckpt")
+    assert changed(snapshot(load(trained)), snapshot(by_file)) == set()
 
 
-def test_what_is_not_there_is_a_sentence(run: Path, tmp_path: Path) -> None:
+def test_what_is_not_there_is_a_sentence(trained: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no checkpoint and no folder of a run"):
         load(tmp_path)
     (tmp_path / "checkpoints").mkdir()
-    os.link(run / "checkpoints/last.ckpt", tmp_path / "checkpoints/last.ckpt")
+    os.link(trained / "checkpoints/last.ckpt", tmp_path / "checkpoints/last.ckpt")
     with pytest.raises(UserError, match=r"has no best\.ckpt: choose one of which=last"):
         load(tmp_path)
 
@@ -66,11 +55,11 @@ class Hostile:
     "name", ["truncated", "text", "empty", "pickle", "something else", "other networks"]
 )
 def test_what_is_no_checkpoint_is_refused(
-    name: str, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     path = tmp_path / "some.ckpt"
-    whole = (run / "checkpoints/last.ckpt").read_bytes()
+    whole = (trained / "checkpoints/last.ckpt").read_bytes()
     if name == "truncated":
         path.write_bytes(whole[: len(whole) // 2])
     elif name == "text":
@@ -82,7 +71,7 @@ def test_what_is_no_checkpoint_is_refused(
     elif name == "something else":
         torch.save({"weights": torch.zeros(3)}, path)
     else:
-        checkpoint = content(run)
+        checkpoint = content(trained)
         checkpoint["hyper_parameters"]["gan"]["generator"]["widths"] = [7]
         torch.save(checkpoint, path)
     with pytest.raises(UserError, match=r"is not a whole checkpoint|does not fit") as refusal:
@@ -110,12 +99,12 @@ def test_what_is_no_checkpoint_is_refused(
     ],
 )
 def test_only_classes_of_ours_are_called(
-    target: str, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    target: str, trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises((UserError, ImportError)):
         find_class(target, ("ganmnist", "torch.optim"))
-    checkpoint = content(run)
+    checkpoint = content(trained)
     checkpoint["hyper_parameters"]["gan"]["latent"] = {"_target_": target, "path": "pwned"}
     torch.save(checkpoint, tmp_path / "hostile.ckpt")
     with pytest.raises(UserError):
@@ -138,11 +127,11 @@ def test_build_is_what_instantiate_does() -> None:
 
 
 def test_modules_of_ones_own_are_trusted_by_name(
-    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "mine.py").write_text("from ganmnist.latents import Normal\nclass Z(Normal): ...\n")
     monkeypatch.syspath_prepend(tmp_path)
-    checkpoint = content(run)
+    checkpoint = content(trained)
     checkpoint["hyper_parameters"]["gan"]["latent"]["_target_"] = "mine.Z"
     torch.save(checkpoint, tmp_path / "mine.ckpt")
     with pytest.raises(UserError, match=r"trust=\[mine\]"):

@@ -9,23 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import configuration
 from hydra.core.global_hydra import GlobalHydra
-from launch import BRIEF
 from PIL import Image
 
 from ganmnist.data import Digits
 from ganmnist.latents import interpolate
-from ganmnist.train import train
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory: pytest.TempPathFactory, digits_root: Path) -> Path:
-    folder = tmp_path_factory.mktemp("run")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("GANMNIST_DATA", str(digits_root))
-        train(configuration(f"folder={folder}", *BRIEF, "model=mlp"))
-    return folder
 
 
 @pytest.fixture
@@ -53,11 +41,11 @@ def read(path: Path) -> dict[str, Any]:
     return json.loads(path.read_text())
 
 
-def test_evaluate_repeats_the_summary(run: Path, here: Path) -> None:
-    summary = read(run / "summary.json")["metrics"]
+def test_evaluate_repeats_the_summary(trained: Path, here: Path) -> None:
+    summary = read(trained / "summary.json")["metrics"]
     for which, weights in (("best", "raw"), ("last", "ema")):
-        assert start("evaluate", f"run={run}", f"which={which}", f"weights={weights}") == 0
-        found = read(run / "metrics.json")
+        assert start("evaluate", f"run={trained}", f"which={which}", f"weights={weights}") == 0
+        found = read(trained / "metrics.json")
         expected = summary["best" if which == "best" else "final"][weights]
         assert found["metrics"] == expected
         assert (found["data"], found["n"], found["weights"]) == ("digits", 100, weights)
@@ -65,16 +53,16 @@ def test_evaluate_repeats_the_summary(run: Path, here: Path) -> None:
     assert list(here.iterdir()) == []  # it leaves nothing else
 
 
-def test_evaluate_tells_other_data_than_mnist_by_the_key(run: Path, here: Path) -> None:
+def test_evaluate_tells_other_data_than_mnist_by_the_key(trained: Path, here: Path) -> None:
     asked = ("metrics=default", "n=50", "out=figures.json")
-    assert start("evaluate", f"run={run}", *asked) == 0
+    assert start("evaluate", f"run={trained}", *asked) == 0
     names = {"fid", "fid_floor", "kid", "is", "precision", "recall", "density", "coverage"}
     names |= {"class_kl", "memorization"}
     assert read(here / "figures.json")["metrics"].keys() == {f"digits_{name}" for name in names}
 
 
-def test_images_of_any_program_are_measured_like_ours(run: Path, here: Path) -> None:
-    assert start("generate", f"run={run}", "n=60", "out=x.npz") == 0
+def test_images_of_any_program_are_measured_like_ours(trained: Path, here: Path) -> None:
+    assert start("generate", f"run={trained}", "n=60", "out=x.npz") == 0
     one, other = here / "a/metrics.json", here / "b/metrics.json"
     assert start("evaluate", "images=x.npz", "data=digits", f"out={one}") == 0
     with np.load("x.npz") as file:
@@ -132,22 +120,22 @@ def test_mistakes_are_sentences(
     assert said in answer
 
 
-def test_generate_draws_a_grid(run: Path, here: Path) -> None:
-    assert start("generate", f"run={run}", "n=10") == 0
+def test_generate_draws_a_grid(trained: Path, here: Path) -> None:
+    assert start("generate", f"run={trained}", "n=10") == 0
     with Image.open("digits.png") as picture:
         assert picture.size == (4 * 58 + 2, 3 * 58 + 2)
 
 
-def test_generate_is_a_function_of_its_seed(run: Path, here: Path) -> None:
+def test_generate_is_a_function_of_its_seed(trained: Path, here: Path) -> None:
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
-        assert start("generate", f"run={run}", "n=20", f"seed={seed}", f"out={name}.npz") == 0
+        assert start("generate", f"run={trained}", "n=20", f"seed={seed}", f"out={name}.npz") == 0
     a, b, c = (np.load(f"{name}.npz")["images"] for name in "abc")
     assert np.array_equal(a, b)
     assert not np.array_equal(a, c)
 
 
-def test_generate_walks(run: Path, here: Path) -> None:
-    assert start("generate", f"run={run}", "interpolate=3x5", "out=walk.png") == 0
+def test_generate_walks(trained: Path, here: Path) -> None:
+    assert start("generate", f"run={trained}", "interpolate=3x5", "out=walk.png") == 0
     with Image.open("walk.png") as picture:
         assert picture.size == (5 * 58 + 2, 3 * 58 + 2)
 

@@ -65,36 +65,36 @@ class Train:
 
 
 @dataclass
-class Evaluate:
-    """What conf/evaluate.yaml is checked against."""
+class Trained:
+    """Which generator is meant."""
 
     run: str | None = knob("folder of a run", "logs/train/2026-01-01_12-00-00")
     ckpt: str | None = knob("or a checkpoint file", "best.ckpt")
-    images: str | None = knob("or an npz file with images (N, 28, 28), uint8", "images.npz")
     which: str = knob("checkpoint: best (by val_fid) or last", "last", choices=("best", "last"))
     weights: str = knob("raw (as trained) or ema (averaged)", "ema", choices=("raw", "ema"))
-    n: int | None = knob("generated images; null: as in training", "10000", minimum=1)
-    out: str | None = knob("where to write; null: metrics.json in the run", "metrics.json")
     device: str = knob("where to compute", "cuda")
     trust: Any = MISSING
+
+
+@dataclass
+class Evaluate(Trained):
+    """What conf/evaluate.yaml is checked against."""
+
+    images: str | None = knob("instead: an npz with images (N, 28, 28), uint8", "images.npz")
+    n: int | None = knob("generated images; null: as in training", "10000", minimum=1)
+    out: str | None = knob("where to write; null: metrics.json in the run", "metrics.json")
     data: Any = MISSING
     metrics: Any = MISSING
 
 
 @dataclass
-class Generate:
+class Generate(Trained):
     """What conf/generate.yaml is checked against."""
 
-    run: str | None = knob("folder of a run", "logs/train/2026-01-01_12-00-00")
-    ckpt: str | None = knob("or a checkpoint file", "best.ckpt")
-    which: str = knob("checkpoint: best (by val_fid) or last", "last", choices=("best", "last"))
-    weights: str = knob("raw (as trained) or ema (averaged)", "ema", choices=("raw", "ema"))
     n: int = knob("images", "64", minimum=1)
     interpolate: str | None = knob("walks x steps between pairs of latents", "8x10")
     out: str = knob("a picture (.png) or arrays (.npz)", "digits.npz")
     seed: int = knob("of the latents", "0", minimum=0, below=2**32)
-    device: str = knob("where to compute", "cuda")
-    trust: Any = MISSING
 
 
 COMMANDS = {"train": Train, "evaluate": Evaluate, "generate": Generate}
