@@ -50,7 +50,7 @@ class Train:
     seed: int = knob("of everything random", "0", minimum=0, below=2**32)
     every: int = knob("batches between printed lines and pictures", "200", minimum=1)
     log_every: int = knob("batches between rows sent to the loggers", "50", minimum=1)
-    metric: str = knob("logged scalar that train() returns to a sweeper", "epoch/d/advantage")
+    metric: str = knob("logged scalar that train() returns to a sweeper", "val_fid")
     folder: Any = MISSING
     model: Any = MISSING
     objective: Any = MISSING
