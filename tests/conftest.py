@@ -161,9 +161,9 @@ def watch(gan: GAN) -> dict[Player, set[str]]:
     moved: dict[Player, set[str]] = {"d": set(), "g": set()}
     update = gan.update
 
-    def watched(player: Player, duel: Duel) -> None:
+    def watched(player: Player, duels: Sequence[Duel]) -> None:
         before = snapshot(gan)
-        update(player, duel)
+        update(player, duels)
         moved[player] |= changed(before, gan.state_dict())
 
     gan.update = watched

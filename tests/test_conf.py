@@ -36,14 +36,24 @@ def plain(*overrides: str) -> dict[str, Any]:
 
 def test_the_promised_choices_are_there() -> None:
     promised = {
-        "model": {"dcgan", "mlp", "dcgan64"},
-        "objective": {"bce", "bce_logits"},
-        "optimizer": {"adam"},
+        "model": {"dcgan", "mlp", "dcgan64", "resnet", "r3gan"},
+        "objective": {
+            *("bce", "bce_logits", "minimax", "lsgan", "wgan", "wgan_gp", "dragan", "hinge"),
+            *("ragan", "rpgan", "rpgan_r1r2", "feature_matching"),
+            *("fgan_kl", "fgan_reverse_kl", "fgan_js", "fgan_pearson", "fgan_hellinger"),
+        },
+        "penalty": {"none", "r1", "r2", "gradient_penalty", "dragan", "feature_matching"},
+        "stabilizer": {
+            *("none", "spectral_norm", "instance_noise", "diffaugment", "minibatch_std"),
+            *("minibatch_discrimination", "pacgan", "unrolled", "label_smoothing"),
+        },
+        "schedule": {"none", "linear", "cosine", "r3gan"},
+        "optimizer": {"adam", "ttur"},
         "data": {"auto", "mnist", "fashion_mnist", "digits"},
         "trainer": {"default", "cpu", "gpu", "ddp"},
         "logger": {"tensorboard", "csv", "none"},
         "callbacks": {"default", "none"},
-        "experiment": {"paper_dcgan", "report_mlp", "dcgan64", "quick"},
+        "experiment": {"paper_dcgan", "report_mlp", "dcgan64", "quick", "comparison", "stacked"},
     }
     missing = {group: promised[group] - GROUPS[group] for group in promised}
     assert not any(missing.values()), missing
@@ -145,6 +155,7 @@ DCGAN = {
         "widths": [64, 128],
         "kernels": [4, 4, 7],
         "strides": [2, 2, 1],
+        "norm": "batch",
         "first_norm": True,
         "slope": 0.2,
     },
@@ -165,6 +176,7 @@ DCGAN64 = {
         "widths": [64, 128, 256, 512],
         "kernels": [4, 4, 4, 4, 4],
         "strides": [2, 2, 2, 2, 1],
+        "norm": "batch",
         "first_norm": False,
         "slope": 0.2,
     },
@@ -195,12 +207,19 @@ ALIKE = {
     "datamodule.batch_size": 64,
     "every": 200,
     "gan.latent": {"_target_": "ganmnist.latents.Normal", "dim": 100},
-    "gan.terms": [],
+    "gan.terms": {},
+    "gan.stabilizers": {},
+    "gan.schedules": {},
+    "gan.d_steps": 1,
+    "gan.g_steps": 1,
+    "gan.accumulate": 1,
+    "gan.clip": None,
 }
 
 
 def bce(stable: bool) -> dict[str, Any]:
-    return {"gan.objective": {"_target_": "ganmnist.objectives.BCE", "stable": stable}}
+    settings = {"_target_": "ganmnist.objectives.BCE", "stable": stable, "smoothing": 0.0}
+    return {"gan.objective": settings}
 
 
 RECIPES = {
@@ -262,14 +281,16 @@ def replaced(entry: Any, other: dict[str, str]) -> Any:
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_recipe_does_not_hang_on_the_defaults(recipe: str, tmp_path: Path) -> None:
     conf = Path(shutil.copytree(CONF, tmp_path / "conf"))
-    groups = (conf.glob(f"{group}/*.yaml") for group in ("model", "objective", "optimizer"))
-    for file in (conf / "train.yaml", conf / "parts.yaml", *chain(*groups)):
+    groups = (conf.glob(f"{group}/*.yaml") for group in ("model", "optimizer"))
+    named = (conf / f"{name}.yaml" for name in ("train", "gan", "datamodule", "choices"))
+    for file in (*named, *chain(*groups)):
         content = OmegaConf.to_container(OmegaConf.load(file))
         defaults = content.pop("defaults", None)
         content = disturbed(content)
         if defaults:
             other = {"model": "dcgan" if recipe == "report_mlp" else "mlp"}
             other["objective"] = "bce" if recipe == "report_mlp" else "bce_logits"
+            other |= {"penalty": "r1", "stabilizer": "minibatch_std", "schedule": "cosine"}
             content["defaults"] = [replaced(entry, other) for entry in defaults]
         OmegaConf.save(OmegaConf.create(content), file)
 

@@ -41,7 +41,7 @@ def asked(duel: Duel) -> dict[tuple[str, str], int]:
 
 def test_nothing_is_computed_unasked(duel: Duel) -> None:
     assert asked(duel) == {}
-    assert duel.outputs == {}
+    assert duel.outputs(True) == {}
     assert asked(duel) == {}
 
 
@@ -94,9 +94,9 @@ def test_parts_pass_through_and_are_noted(duel: Duel) -> None:
 
 def test_outputs_are_mean_probabilities_of_the_sides_looked_at(duel: Duel) -> None:
     fake = duel.fake_logits
-    assert duel.outputs.keys() == {"fake_prob"}
+    assert duel.outputs(True).keys() == {"fake_prob"}
     real = duel.real_logits
-    outputs = duel.outputs
+    outputs = duel.outputs(probability=True)
     assert outputs.keys() == {"real_prob", "fake_prob"}
     torch.testing.assert_close(outputs["real_prob"], (1 / (1 + (-real).exp())).mean())
     torch.testing.assert_close(outputs["fake_prob"], (1 / (1 + (-fake).exp())).mean())
@@ -106,7 +106,7 @@ def test_outputs_carry_no_graph() -> None:
     x = images().x.requires_grad_()
     duel = Duel(Counting(), Sample(x), Sample(x))
     assert duel.real_logits.requires_grad
-    assert not duel.outputs["real_prob"].requires_grad
+    assert not duel.outputs(True)["real_prob"].requires_grad
 
 
 def test_detach_keeps_values_and_cuts_the_graph() -> None:

@@ -1,10 +1,13 @@
 """The training step: who moves when, on what, and what is the same in every bit."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
+import lightning as L
 import pytest
 import torch
 import torch.nn.functional as F
@@ -12,6 +15,7 @@ from conftest import RandomImages, changed, fit, images, small_gan, snapshot, wa
 from torch import Tensor, nn
 
 from ganmnist.callbacks import LastCheckpoint
+from ganmnist.data import DataModule
 from ganmnist.duel import Duel, Player, Sample, Term
 from ganmnist.errors import UserError
 from ganmnist.gan import GAN, frozen
@@ -41,9 +45,9 @@ class Recorded(GAN):
         super().__init__(**parts)
         self.duels: list[tuple[Player, Duel]] = []
 
-    def update(self, player: Player, duel: Duel) -> None:
-        self.duels.append((player, duel))
-        super().update(player, duel)
+    def update(self, player: Player, duels: Sequence[Duel]) -> None:
+        self.duels += [(player, duel) for duel in duels]
+        super().update(player, duels)
 
 
 # Who moves
@@ -286,9 +290,9 @@ def test_frozen_restores_what_was_trained() -> None:
 
 def test_d_takes_no_gradient_on_the_generator_s_update() -> None:
     class Asking(Recorded):
-        def update(self, player: Player, duel: Duel) -> None:
+        def update(self, player: Player, duels: Sequence[Duel]) -> None:
             wanted[player] = {name for name, p in self.named_parameters() if p.requires_grad}
-            super().update(player, duel)
+            super().update(player, duels)
 
     wanted: dict[Player, set[str]] = {}
     gan = small_gan(Asking)
@@ -311,7 +315,7 @@ class Needy(Term):
 @pytest.mark.parametrize("real", [False, True])
 @pytest.mark.parametrize("fake", [False, True])
 def test_d_sees_images_with_gradients_where_a_term_needs_them(real: bool, fake: bool) -> None:
-    gan = small_gan(Recorded, terms=[Needy(real=real), Needy(fake=fake)])
+    gan = small_gan(Recorded, terms={"one": Needy(real=real), "other": Needy(fake=fake)})
     fit(gan, batches=1)
     (_, d), (_, g) = gan.duels
     assert (d.real.x.requires_grad, d.fake.x.requires_grad) == (real, fake)
@@ -337,11 +341,11 @@ class Head(Term):
 
 @pytest.mark.parametrize(("player", "other"), [("d", "g"), ("g", "d")])
 def test_a_term_s_parameters_are_trained_by_its_player_alone(player: Player, other: Player) -> None:
-    gan = small_gan(terms=[Head(player)])
+    gan = small_gan(terms={"head": Head(player)})
     moved = watch(gan)
     fit(gan)
     head = parameters(gan, "terms")
-    assert head == {"terms.1.head.weight", "terms.1.head.bias"}
+    assert head == {"terms.head.head.weight", "terms.head.head.bias"}
     assert head <= moved[player]
     assert not head & moved[other]
     for optimizer, mine in zip(gan.configure_optimizers(), ("d", "g"), strict=True):
@@ -364,7 +368,7 @@ class Constant(Term):
 
 
 def test_a_player_s_loss_is_the_sum_of_its_terms() -> None:
-    gan = small_gan(terms=[Constant(3.0), Needy()])
+    gan = small_gan(terms={"constant": Constant(3.0), "needy": Needy()})
     duel = Duel(gan.discriminator, images(), images())
     bce = gan.objective.d_loss(duel)
     torch.testing.assert_close(gan.loss("d", duel), bce + 3)
@@ -378,7 +382,7 @@ def test_a_player_s_loss_is_the_sum_of_its_terms() -> None:
 
 
 def test_two_terms_of_one_class_both_count() -> None:
-    gan = small_gan(terms=[Constant(3.0), Constant(4.0)])
+    gan = small_gan(terms={"three": Constant(3.0), "four": Constant(4.0)})
     duel = Duel(gan.discriminator, images(), images())
     torch.testing.assert_close(gan.loss("d", duel), gan.objective.d_loss(duel) + 7)
 
@@ -390,14 +394,125 @@ def test_after_d_update_comes_between_the_two_updates() -> None:
             assert discriminator is gan.discriminator
 
     class Ordered(GAN):
-        def update(self, player: Player, duel: Duel) -> None:
+        def update(self, player: Player, duels: Sequence[Duel]) -> None:
             events.append(player)
-            super().update(player, duel)
+            super().update(player, duels)
 
     events: list[str] = []
-    gan = small_gan(Ordered, terms=[Logging()])
+    gan = small_gan(Ordered, terms={"logging": Logging()})
     fit(gan, batches=2)
     assert events == ["d", "after d", "g"] * 2
+
+
+# Steps
+
+
+def updates(gan: GAN, batches: int) -> list[tuple[int, Player]]:
+    """Who was updated, and after how many batches."""
+    seen = []
+    update = gan.update
+
+    def noted(player: Player, duels: Sequence[Duel]) -> None:
+        seen.append((gan.batches_seen, player))
+        update(player, duels)
+
+    gan.update = noted
+    fit(gan, batches=batches)
+    return seen
+
+
+def test_d_may_move_several_times_before_g_answers() -> None:
+    assert updates(small_gan(d_steps=3), 7) == [
+        *((1, "d"), (2, "d"), (3, "d"), (3, "g")),
+        *((4, "d"), (5, "d"), (6, "d"), (6, "g"), (7, "d")),
+    ]
+
+
+@fresh_or_not
+def test_g_may_answer_several_times_each_time_with_other_images(fresh_fakes: bool) -> None:
+    gan = small_gan(Recorded, g_steps=3, fresh_fakes=fresh_fakes)
+    fit(gan, batches=1)
+    assert [player for player, _ in gan.duels] == ["d", "g", "g", "g"]
+    latents = [duel.fake.z for _, duel in gan.duels]
+    assert torch.equal(latents[0], latents[1]) == (not fresh_fakes)
+    assert not torch.equal(latents[1], latents[2])
+    assert not torch.equal(latents[2], latents[3])
+    assert gan.duels[3][1].fake.x.grad_fn is not None
+
+
+def test_accumulated_batches_make_one_update() -> None:
+    gan = small_gan(accumulate=3)
+    assert updates(gan, 7) == [(3, "d"), (3, "g"), (6, "d"), (6, "g")]
+    assert len(gan.waiting) == 1
+    assert updates(small_gan(accumulate=2, d_steps=2), 5) == [(2, "d"), (4, "d"), (4, "g")]
+
+
+class Numbered:
+    """Latents that are the next rows of one table."""
+
+    def __init__(self) -> None:
+        self.rows = torch.randn(64, 4, generator=torch.Generator().manual_seed(3))
+        self.taken = 0
+
+    def __call__(self, n: int, device: object = None, generator: object = None) -> Tensor:
+        self.taken += n
+        return self.rows[self.taken - n : self.taken]
+
+
+def test_two_half_batches_accumulated_are_the_whole_batch() -> None:
+    """Where nothing couples the images of a batch, the gradients are the same sums."""
+    weights, losses = [], []
+    for size, accumulate in ((8, 1), (4, 2)):
+        gan = small_gan(
+            generator=mlp.Generator(4, image_size=8, widths=[8], dropout=0.0),
+            discriminator=mlp.Discriminator(image_size=8, widths=[8], dropout=0.0),
+            latent=Numbered(),
+            accumulate=accumulate,
+            d_optimizer=partial(torch.optim.SGD, lr=0.1),
+            g_optimizer=partial(torch.optim.SGD, lr=0.1),
+        )
+        torch.manual_seed(0)
+        for p in gan.parameters():
+            nn.init.normal_(p, std=0.3)
+        before = snapshot(gan)
+        data = DataModule(RandomImages(16), size)
+        quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar"), False)
+        L.Trainer(accelerator="cpu", max_epochs=1, enable_model_summary=False, **quiet).fit(
+            gan, datamodule=data
+        )
+        assert changed(before, snapshot(gan)) == parameters(gan, "")
+        weights.append(snapshot(gan))
+        losses.append(list(gan.history.values()))
+    torch.testing.assert_close(weights[0], weights[1])
+    torch.testing.assert_close(losses[0], losses[1])
+
+
+def test_a_player_s_gradient_may_be_clipped() -> None:
+    """With plain steps of length lr the weights move by lr times the bounded gradient."""
+    sgd = partial(torch.optim.SGD, lr=1.0)
+    for clip, bound in ((1e-3, 1e-3), (math.inf, math.inf)):
+        gan = small_gan(clip=clip, d_optimizer=sgd, g_optimizer=sgd)
+        before = [p.detach().clone() for p in gan.discriminator.parameters()]
+        fit(gan, batches=1)
+        moves = zip(before, gan.discriminator.parameters(), strict=True)
+        moved = torch.stack([(a - b).square().sum() for a, b in moves]).sum().sqrt()
+        norm = gan.history[1]["train/d/grad_norm"]
+        torch.testing.assert_close(moved.detach(), norm.clamp(max=bound), rtol=1e-3, atol=1e-6)
+        assert norm > 1e-3
+        assert gan.history[1]["train/g/grad_norm"] > 0
+
+
+def test_clipping_scaled_gradients_is_refused() -> None:
+    gan = small_gan(clip=1.0)
+    gan._trainer = SimpleNamespace(precision="16-mixed")
+    with pytest.raises(UserError, match=r"gan\.clip=1\.0 .* trainer\.precision=16-mixed"):
+        gan.on_fit_start()
+
+
+@pytest.mark.parametrize("name", ["d_steps", "g_steps", "accumulate"])
+def test_steps_are_at_least_one(name: str) -> None:
+    with pytest.raises(ValueError, match=rf"gan\.{name}=0"):
+        small_gan(**{name: 0})
 
 
 # The averaged generator
@@ -412,8 +527,8 @@ def test_ema_is_the_average_of_the_generator_alone(ema: float, decays: Sequence[
     seen = [snapshot(gan.generator)]
     play = gan.play
 
-    def noted(batch: Sample) -> None:
-        play(batch)
+    def noted(batches: Sequence[Sample]) -> None:
+        play(batches)
         seen.append(snapshot(gan.generator))
 
     gan.play = noted

@@ -77,7 +77,7 @@ def test_all_modules_are_found() -> None:
 @pytest.mark.parametrize("module", [m for m in MODULES if unit(m) == "networks"])
 def test_networks_import_torch_alone(module: str) -> None:
     assert foreign(module) <= {"torch"}
-    assert {unit(name) for name in own(module)} <= {"networks"}
+    assert {unit(name) for name in own(module)} <= {"networks", "schedules"}
 
 
 def test_duel_imports_torch_alone() -> None:
@@ -88,6 +88,15 @@ def test_duel_imports_torch_alone() -> None:
 def test_objectives_know_the_duel_alone() -> None:
     assert foreign("objectives") == {"torch"}
     assert own("objectives") == {"duel"}
+
+
+def test_penalties_know_the_duel_and_schedules() -> None:
+    assert foreign("regularizers") == {"torch"}
+    assert own("regularizers") == {"duel", "schedules"}
+
+
+def test_schedules_know_nothing() -> None:
+    assert foreign("schedules") == own("schedules") == set()
 
 
 def test_the_gan_knows_no_network_and_no_data() -> None:

@@ -11,7 +11,9 @@ import functools
 import os
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping
+import textwrap
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
 import hydra
@@ -60,6 +62,17 @@ def setup() -> None:
     register_schema()
     register_resolvers()
     OmegaConf.register_new_resolver("knobs", describe_knobs, replace=True)
+    OmegaConf.register_new_resolver("groups", describe_groups, replace=True)
+
+
+def describe_groups() -> str:
+    """The groups in conf/ and their choices as lines of --help."""
+    lines = []
+    for folder in sorted(path for path in conf_dir().iterdir() if path.is_dir()):
+        if folder.name != "hydra":
+            choices = ", ".join(sorted(file.stem for file in folder.glob("*.yaml")))
+            lines += textwrap.wrap(f"  {folder.name:<11} {choices}", 96, subsequent_indent=" " * 14)
+    return "\n".join(lines)
 
 
 def fail(message: str) -> NoReturn:
@@ -88,6 +101,22 @@ class Hooks(Callback):
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         if sweep.finish(config.hydra.sweep.dir):
             sys.exit(1)
+
+
+@contextmanager
+def refusals() -> Iterator[None]:
+    """Makes a UserError of what constructors refuse; a bug keeps its trace."""
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+    try:
+        yield
+    except InstantiationException as error:
+        cause = error.__cause__
+        if isinstance(cause, UserError | ValueError | MisconfigurationException):
+            raise UserError(" ".join(str(cause).split())) from error
+        if isinstance(cause, TypeError) and re.search(r"__init__\(\) (got|missing)", str(cause)):
+            raise UserError(" ".join(str(error).split())) from error
+        raise
 
 
 def explain(error: Exception, config_name: str) -> str:
@@ -129,7 +158,7 @@ def choose(wrong: str, options: Iterable[str] | None) -> str:
 def unknown(key: str, config_name: str) -> str:
     """Says what there is in the place of a key that there is not."""
     groups = "|".join(path.name for path in conf_dir().iterdir() if path.is_dir())
-    chosen = [word for word in sys.argv[1:] if re.fullmatch(rf"({groups})=[\w/-]+", word)]
+    chosen = [word for word in sys.argv[1:] if re.fullmatch(rf"({groups})=[][\w/,-]+", word)]
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         try:

@@ -58,6 +58,9 @@ class Train:
     data: Any = MISSING
     datamodule: Any = MISSING
     gan: Any = MISSING
+    terms: Any = field(default_factory=dict)
+    stabilizer: Any = field(default_factory=dict)
+    schedule: Any = field(default_factory=dict)
     trainer: Any = MISSING
     metrics: Any = MISSING
     callbacks: Any = None

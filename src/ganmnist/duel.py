@@ -21,6 +21,13 @@ if TYPE_CHECKING:
 Player = Literal["d", "g"]
 
 
+class Clock(NamedTuple):
+    """When an update happens."""
+
+    turn: int = 0  # updates of D, this one included
+    progress: float = 0.0  # of the run, from 0 to 1
+
+
 class Sample(NamedTuple):
     """One draw of a batch. Slots that a family does not use stay None."""
 
@@ -71,12 +78,16 @@ class Duel:
         self.parts[name] = value
         return value
 
-    @property
-    def outputs(self) -> dict[str, Tensor]:
-        """Mean probability D(x) and D(G(z)) of the sides that some loss has looked at."""
-        sides = {"real_prob": "real_logits", "fake_prob": "fake_logits"}
-        known = {name: vars(self)[side] for name, side in sides.items() if side in vars(self)}
-        return {name: logits.detach().sigmoid().mean() for name, logits in known.items()}
+    def outputs(self, probability: bool) -> dict[str, Tensor]:
+        """D's mean answers to the sides that some loss has looked at: D(x) and D(G(z)).
+
+        As `real_prob` and `fake_prob` where sigmoid(logit) is a probability, else the logits.
+        """
+        seen = {side: vars(self).get(f"{side}_logits") for side in ("real", "fake")}
+        logits = {side: value.detach() for side, value in seen.items() if value is not None}
+        if probability:
+            return {f"{side}_prob": value.sigmoid().mean() for side, value in logits.items()}
+        return {f"{side}_logit": value.mean() for side, value in logits.items()}
 
 
 def at_least_float32(x: Tensor) -> Tensor:
@@ -94,6 +105,16 @@ class Term(nn.Module):
     player: Player = "d"
     needs_real_grad = False  # d_loss differentiates with respect to real.x
     needs_fake_grad = False  # d_loss differentiates with respect to fake.x
+
+    def setup(self, generator: nn.Module, discriminator: Discriminator) -> None:
+        """Called once with the networks of the game.
+
+        Raises:
+            ValueError: the term makes no sense with them; says why, and what to do.
+        """
+
+    def tick(self, clock: Clock) -> None:
+        """Called before each update of D. Anything in a discriminator may have this too."""
 
     def d_loss(self, duel: Duel) -> Tensor | None:
         """The discriminator's loss; both samples are detached. None: takes no part."""

@@ -8,19 +8,21 @@ and `fake`), seldom the step.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property, reduce
 from itertools import repeat
-from typing import TYPE_CHECKING, cast
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, cast
 
 import lightning as L
 import torch
 from lightning.pytorch.core.optimizer import LightningOptimizer
 from torch import Tensor, nn
+from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 
-from ganmnist.duel import Duel, Player, Sample, Term, at_least_float32
+from ganmnist.duel import Clock, Duel, Player, Sample, Term, at_least_float32
 from ganmnist.ema import Average
 from ganmnist.errors import UserError
 from ganmnist.objectives import Objective
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from ganmnist.networks.base import Discriminator
 
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
+NONE: Mapping[str, Any] = MappingProxyType({})
 
 
 class GAN(L.LightningModule):
@@ -43,11 +46,20 @@ class GAN(L.LightningModule):
         latent: draws (n, Z) latents.
         d_optimizer, g_optimizer: build an optimiser from the parameters of their player.
         terms: whatever is added to the objective: penalties, auxiliary heads.
+        stabilizers: what is put around the discriminator, from the inside out.
+        schedules: change a parameter group of either optimiser, given the run's progress.
         fresh_fakes: the generator answers with a new fake batch. Otherwise both updates look at
             the same one, which saves a pass through the generator.
+        d_steps: updates of D, each on a new real batch, before G answers.
+        g_steps: updates of G in an answer.
+        accumulate: real batches whose gradients make one update.
+        clip: greatest norm of a player's gradient; None is no bound.
         ema: decay of a moving average of the generator's weights, which is shown and measured
             beside the trained ones and never trained on.
         seed: keys all latents and dropout together with the rank and the step.
+
+    Raises:
+        ValueError: the parts do not go together.
     """
 
     def __init__(
@@ -58,23 +70,43 @@ class GAN(L.LightningModule):
         latent: Callable[..., Tensor],
         d_optimizer: MakeOptimizer,
         g_optimizer: MakeOptimizer,
-        terms: Sequence[Term] = (),
+        terms: Mapping[str, Term] = NONE,
+        stabilizers: Mapping[str, Callable[[Discriminator], Discriminator]] = NONE,
+        schedules: Mapping[str, Callable[[dict[str, Any], float], None]] = NONE,
         fresh_fakes: bool = False,
+        d_steps: int = 1,
+        g_steps: int = 1,
+        accumulate: int = 1,
+        clip: float | None = None,
         ema: float | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
+        for name in ("d_steps", "g_steps", "accumulate"):
+            if (value := locals()[name]) < 1:
+                raise ValueError(f"gan.{name}={value} is no number of steps: choose 1 or more")
         self.automatic_optimization = False
         self.generator = generator
         self.ema = None if ema is None else Average(generator, ema)
+        for stabilize in stabilizers.values():
+            discriminator = stabilize(discriminator)
         self.discriminator = discriminator
-        self.terms = cast(Sequence[Term], nn.ModuleList([objective, *terms]))
+        self.objective = objective
+        self.terms = cast(Mapping[str, Term], nn.ModuleDict(terms))
+        for term in (objective, *terms.values()):
+            term.setup(generator, discriminator)
         self.latent = latent
         self.make_optimizers = (d_optimizer, g_optimizer)
+        self.schedules = dict(schedules)
         self.fresh_fakes = fresh_fakes
+        self.d_steps = d_steps
+        self.g_steps = g_steps
+        self.accumulate = accumulate
+        self.clip = clip
         self.seed = seed
         # The one clock of a run: intervals, axes and checkpoints count the real batches seen.
         self.batches_seen = 0
+        self.waiting: list[Sample] = []  # real batches that the next update will look at
         # Scalars by clock, left on the device until a callback takes and empties them.
         self.history: dict[int, dict[str, Tensor]] = {}
 
@@ -100,11 +132,14 @@ class GAN(L.LightningModule):
         """Latents (B, Z) to images (B, C, H, W) in [-1, 1]."""
         return self.generator(z, y)
 
-    @property
-    def objective(self) -> Objective:
-        return cast(Objective, self.terms[0])
-
     # The training step.
+
+    def on_fit_start(self) -> None:
+        if self.clip is not None and self.trainer.precision == "16-mixed":
+            raise UserError(
+                f"gan.clip={self.clip} would bound gradients that trainer.precision=16-mixed has "
+                "scaled: choose bf16-mixed, or gan.clip=null."
+            )
 
     def on_train_epoch_start(self) -> None:
         self.history.clear()  # what nobody took in an epoch is dropped, or it would only grow
@@ -114,70 +149,137 @@ class GAN(L.LightningModule):
         for batch in chunk:
             self.batches_seen += 1
             seed_device(self.device, "step", self.seed, self.global_rank, self.batches_seen)
-            self.play(batch)
+            self.waiting.append(batch)
+            if len(self.waiting) == self.accumulate:
+                batches, self.waiting = self.waiting, []
+                self.tell_the_time()
+                self.play(batches)
 
-    def play(self, batch: Sample) -> None:
-        """Both updates on one real batch."""
+    def tell_the_time(self) -> None:
+        """Tells everything that changes over a run what time it is."""
+        clock = Clock(self.turn, self.batches_seen / max(self.batches_of_run, 1))
+        for module in self.timed:
+            module.tick(clock)
+        for schedule in self.schedules.values():
+            for optimizer in self.both_optimizers:
+                for group in optimizer.param_groups:
+                    schedule(group, clock.progress)
+
+    def play(self, batches: Sequence[Sample]) -> None:
+        """D's update on real batches and, at every d_steps-th turn, G's answer."""
+        answers = self.turn % self.d_steps == 0
+        fakes = [self.make_fake(batch, answers and not self.fresh_fakes) for batch in batches]
+        duels = []
+        for batch, (fake, z) in zip(batches, fakes, strict=True):
+            with torch.no_grad():
+                real = self.real(batch, z)
+            real = real.detach(x_grad=any(term.needs_real_grad for term in self.all_terms))
+            fake = fake.detach(x_grad=any(term.needs_fake_grad for term in self.all_terms))
+            duels.append(Duel(self.discriminator, real, fake))
+        self.update("d", duels)
+
+        for step in range(self.g_steps if answers else 0):
+            if step > 0 or self.fresh_fakes:
+                fakes = [self.make_fake(batch) for batch in batches]
+            with frozen(self.parameters_of["d"]):
+                duels = []
+                for batch, (fake, z) in zip(batches, fakes, strict=True):
+                    real = self.real(batch, z)
+                    duels.append(Duel(self.opponent(real, fake), real, fake))
+                self.update("g", duels)
+
+    def make_fake(self, batch: Sample, grad: bool = True) -> tuple[Sample, Tensor]:
+        """The fake side of a duel with a real batch, and the latents that it was drawn with."""
         assert batch.x is not None
-        n = len(batch.x)
-        z = self.latent(n, self.device)
-        with torch.set_grad_enabled(not self.fresh_fakes):
-            fake = self.fake(batch, z)
-        with torch.no_grad():
-            real = self.real(batch, z)
-        real = real.detach(x_grad=any(term.needs_real_grad for term in self.terms))
-        cut = fake.detach(x_grad=any(term.needs_fake_grad for term in self.terms))
-        self.update("d", Duel(self.discriminator, real, cut))
+        z = self.latent(len(batch.x), self.device)
+        with torch.set_grad_enabled(grad):
+            return self.fake(batch, z), z
 
-        if self.fresh_fakes:
-            z = self.latent(n, self.device)
-            fake = self.fake(batch, z)
-        with frozen(self.parameters_of["d"]):
-            self.update("g", Duel(self.discriminator, self.real(batch, z), fake))
+    def opponent(self, real: Sample, fake: Sample) -> Discriminator:
+        """The discriminator that G answers to."""
+        return self.discriminator
 
-    def update(self, player: Player, duel: Duel) -> None:
-        """One step of one player down the sum of its losses."""
-        loss = self.loss(player, duel)
-        optimizers = cast(list[LightningOptimizer], self.optimizers())
-        optimizer = optimizers[0 if player == "d" else 1]
+    def update(self, player: Player, duels: Sequence[Duel]) -> None:
+        """One step of one player down the sum of its losses, their mean over the duels."""
+        optimizer = self.both_optimizers[0 if player == "d" else 1]
         optimizer.zero_grad()
-        self.manual_backward(loss)
+        rows = []
+        for duel in duels:
+            loss = self.loss(player, duel)
+            self.manual_backward(loss / len(duels))
+            outputs = duel.outputs(self.objective.probability)
+            rows.append({"loss": loss, **duel.parts, **outputs})
+        row = mean_of(rows)
+        if self.clip is not None:
+            row["grad_norm"] = clip_grad_norm_(self.parameters_of[player], self.clip)
         optimizer.step()
         if player == "g" and self.ema is not None:
             self.ema.update(self.generator, self.batches_seen)
         # Autocast may keep low-precision copies of the weights, which are stale from here on.
         torch.clear_autocast_cache()
         if player == "d":
-            for term in self.terms:
+            for term in self.all_terms:
                 term.after_d_update(self.discriminator)
-        self.record(f"train/{player}", {"loss": loss, **duel.parts, **duel.outputs})
+        self.record(f"train/{player}", row)
 
     def loss(self, player: Player, duel: Duel) -> Tensor:
         """The sum of all terms that take part in this player's update, a scalar."""
-        losses = [
-            (type(t).__name__.lower(), getattr(t, f"{player}_loss")(duel)) for t in self.terms
-        ]
-        losses = [(name, loss) for name, loss in losses if loss is not None]
+        losses = {
+            name: loss
+            for name, term in self.named_terms.items()
+            if (loss := getattr(term, f"{player}_loss")(duel)) is not None
+        }
         if len(losses) > 1:
             duel.parts.update(losses)
-        return reduce(torch.add, [loss for _, loss in losses])
+        return reduce(torch.add, losses.values())
 
     def record(self, prefix: str, scalars: dict[str, Tensor]) -> None:
         """Notes scalars at the present batch, without waiting for the device."""
         row = self.history.setdefault(self.batches_seen, {})
         row.update({f"{prefix}/{name}": value.detach() for name, value in scalars.items()})
 
-    # Who trains what.
+    # Who takes part, and who trains what.
+
+    @cached_property
+    def named_terms(self) -> dict[str, Term]:
+        """The objective under its class's name, then the others under theirs."""
+        return {type(self.objective).__name__.lower(): self.objective, **dict(self.terms.items())}
+
+    @cached_property
+    def all_terms(self) -> list[Term]:
+        return [*self.named_terms.values()]
+
+    @cached_property
+    def timed(self) -> list[Any]:
+        """What in this GAN changes over a run, and wants to be told the time."""
+        return [module for module in self.modules() if hasattr(module, "tick")]
+
+    @property
+    def turn(self) -> int:
+        """Updates of D until now."""
+        return self.batches_seen // self.accumulate
+
+    @property
+    def batches_of_run(self) -> int:
+        """How many real batches the whole run will have seen, also where epochs are cut short."""
+        trainer = self.trainer
+        loader: Any = trainer.train_dataloader
+        an_epoch = min(loader.batches, trainer.num_training_batches * loader.chunk)
+        return int(an_epoch) * (trainer.max_epochs or 0)
 
     @cached_property
     def parameters_of(self) -> dict[Player, list[nn.Parameter]]:
         """D's are the discriminator's and those of the terms that go with it; G's are the rest."""
-        with_d = [self.discriminator, *(term for term in self.terms if term.player == "d")]
+        with_d = [self.discriminator, *(term for term in self.all_terms if term.player == "d")]
         d = {p for module in with_d for p in module.parameters()}
         return {
             "d": [p for p in self.parameters() if p in d and p.requires_grad],
             "g": [p for p in self.parameters() if p not in d and p.requires_grad],
         }
+
+    @property
+    def both_optimizers(self) -> list[LightningOptimizer]:
+        return cast(list[LightningOptimizer], self.optimizers())
 
     def configure_optimizers(self) -> list[Optimizer]:
         d_optimizer, g_optimizer = self.make_optimizers
@@ -190,6 +292,17 @@ class GAN(L.LightningModule):
 
     def on_load_checkpoint(self, checkpoint: dict) -> None:
         self.batches_seen = checkpoint["batches_seen"]
+
+    @torch.no_grad()
+    def rehearse(self, n: int) -> None:
+        """Lets D look at a batch of n images; raises what it raises where it cannot."""
+        z, y = self.prior(n)
+        batch = Sample(self.sample(z, y), y)
+        was_training = self.training
+        self.eval()
+        for side in (self.real(batch, z), self.fake(batch, z)):
+            self.discriminator(side)
+        self.train(was_training)
 
     @torch.no_grad()
     def sample(self, z: Tensor | int, y: Tensor | None = None, ema: bool = False) -> Tensor:
@@ -229,3 +342,10 @@ def frozen(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
     finally:
         for p in trained:
             p.requires_grad_(True)
+
+
+def mean_of(rows: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The mean of scalars over rows that have the same ones."""
+    if len(rows) == 1:
+        return rows[0]
+    return {name: torch.stack([row[name].detach() for row in rows]).mean() for name in rows[0]}

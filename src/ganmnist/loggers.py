@@ -94,7 +94,10 @@ class MetricsCSV(Logger):
 CHARTS = {
     "GAN": {
         "losses": ["Multiline", ["^train/d/loss$", "^train/g/loss$"]],
-        "D(x) and D(G(z))": ["Multiline", ["^train/d/real_prob$", "^train/d/fake_prob$"]],
+        "D(x) and D(G(z))": [
+            "Multiline",
+            ["^train/d/real_(prob|logit)$", "^train/d/fake_(prob|logit)$"],
+        ],
         "losses per epoch": ["Multiline", ["^epoch/d/loss$", "^epoch/g/loss$"]],
         "val_fid": ["Multiline", ["^metrics/.*val_fid"]],
     }

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import sha256
 from itertools import count
+from operator import mul
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +88,7 @@ def slug(text: str) -> str:
 
 
 def register_resolvers() -> None:
-    """Makes ${claim:...} and ${slug:...} known to configuration files."""
+    """Makes ${claim:...}, ${slug:...} and ${times:...} known to configuration files."""
     OmegaConf.register_new_resolver("claim", claim, replace=True)
     OmegaConf.register_new_resolver("slug", slug, replace=True)
+    OmegaConf.register_new_resolver("times", mul, replace=True)

@@ -57,13 +57,13 @@ def plot_losses(
     path: Path,
     per_batch: Mapping[str, Mapping[int, float]],
     per_epoch: Mapping[str, Sequence[float]],
-    equilibrium: tuple[float, float] | None,
+    equilibrium: tuple[float | None, float | None],
     title: str,
 ) -> None:
     """Both players' losses, every batch with its running mean above, epoch means below.
 
     `per_batch` maps batches seen to values, which may be some batches only; what is not finite is
-    left out. The dashed lines are the losses at the game's equilibrium, where D is 1/2 everywhere.
+    left out. The dashed lines are the losses at the game's equilibrium, where it has one.
     A rising generator loss means that D is winning, not that the images get better.
     """
     from matplotlib.figure import Figure
@@ -81,14 +81,15 @@ def plot_losses(
         upper.plot(*running_mean(steps, values), color=colour, label=player)
         epochs = per_epoch.get(f"epoch/{name}", ())
         lower.plot(np.arange(1, len(epochs) + 1), epochs, "o-", ms=3, color=colour, label=player)
-        if equilibrium is not None:
+        level = equilibrium[i]
+        if level is not None:
             for axes in (upper, lower):
                 axes.axhline(
-                    equilibrium[i],
+                    level,
                     color=colour,
                     linestyle="--",
                     linewidth=1,
-                    label=f"{player} at equilibrium: {equilibrium[i]:.3f}",
+                    label=f"{player} at equilibrium: {level:.3f}",
                 )
     upper.set(xlabel="batches", ylabel="loss", title=title)
     lower.set(xlabel="epoch", ylabel="mean loss")

@@ -12,13 +12,6 @@ from ganmnist.console import console
 from ganmnist.gan import GAN
 
 
-def batches_of_run(trainer: L.Trainer) -> int:
-    """How many real batches the whole run will have seen, also where epochs are cut short."""
-    loader = trainer.train_dataloader
-    an_epoch = min(loader.batches, trainer.num_training_batches * loader.chunk)
-    return int(an_epoch) * (trainer.max_epochs or 0)
-
-
 class ProgressBar(Base):
     """Epoch, losses, images/s and the time left. Shows nothing where output is not a terminal."""
 
@@ -44,7 +37,7 @@ class ProgressBar(Base):
             refresh_per_second=4,
             transient=True,
         )
-        self.task = self.progress.add_task("", total=batches_of_run(trainer), epoch="", figures="")
+        self.task = self.progress.add_task("", total=gan.batches_of_run, epoch="", figures="")
         self.progress.start()
 
     def on_train_batch_end(

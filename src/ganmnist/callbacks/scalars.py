@@ -19,7 +19,6 @@ import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
 
-from ganmnist.callbacks.progress import batches_of_run
 from ganmnist.duel import Sample
 from ganmnist.gan import GAN
 from ganmnist.plots import plot_losses
@@ -141,13 +140,14 @@ class Scalars(Callback):
     def print_line(self, trainer: L.Trainer, gan: GAN, window: Row) -> None:
         if not trainer.is_global_zero:
             return
-        names = ("d/loss", "g/loss", "d/real_prob", "d/fake_prob")
+        kind = "prob" if gan.objective.probability else "logit"
+        names = ("d/loss", "g/loss", f"d/real_{kind}", f"d/fake_{kind}")
         log.info(
             "epoch %d/%d  batch %s/%s  D %.3f  G %.3f  D(x) %.3f  D(G(z)) %.3f  %s images/s",
             trainer.current_epoch + 1,
             trainer.max_epochs,
             f"{gan.batches_seen:,}",
-            f"{batches_of_run(trainer):,}",
+            f"{gan.batches_of_run:,}",
             *(window.get(f"train/{name}", math.nan) for name in names),
             f"{window['train/images_per_s']:,.0f}",
         )

@@ -1,7 +1,9 @@
-"""What every discriminator is."""
+"""What every discriminator is, and the normalisations that networks choose from."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
@@ -17,6 +19,8 @@ class Discriminator(nn.Module):
     score them together with a label (projection). A network reads the slots that it needs.
     """
 
+    n_features: int  # F
+
     def features(self, sample: Sample) -> Tensor:
         """(B, F) features of the sample."""
         raise NotImplementedError
@@ -28,3 +32,23 @@ class Discriminator(nn.Module):
     def forward(self, sample: Sample) -> Tensor:
         """(B,) logits."""
         return self.score(self.features(sample), sample)
+
+
+# Layers for (B, C, H, W), made for a number of channels.
+NORMS: Mapping[str, Callable[[int], nn.Module]] = {
+    "batch": nn.BatchNorm2d,
+    "layer": partial(nn.GroupNorm, 1),  # arXiv 1607.06450, over channels and places
+    "instance": partial(nn.InstanceNorm2d, affine=True),
+    "none": lambda channels: nn.Identity(),
+}
+
+
+def norm_layer(norm: str, channels: int) -> nn.Module:
+    """The normalisation of that name.
+
+    Raises:
+        ValueError: there is none.
+    """
+    if norm not in NORMS:
+        raise ValueError(f"norm={norm} is unknown: choose {', '.join(NORMS)}")
+    return NORMS[norm](channels)

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor, nn
 
 from ganmnist.networks.base import Discriminator as Base
+from ganmnist.networks.base import norm_layer
 
 if TYPE_CHECKING:
     from ganmnist.duel import Sample
@@ -58,8 +59,8 @@ class Generator(nn.Module):
 class Discriminator(Base):
     """Images (B, channels, H, W) in [-1, 1] to logits (B,).
 
-    The last kernel spans the whole of the last feature map. `first_norm` puts batch norm on the
-    first block as well; the paper leaves it out there.
+    The last kernel spans the whole of the last feature map. `norm` is batch, layer, instance or
+    none; `first_norm` puts it on the first block as well, where the paper leaves it out.
     """
 
     def __init__(
@@ -68,6 +69,7 @@ class Discriminator(Base):
         widths: Sequence[int] = (64, 128),
         kernels: Sequence[int] = (4, 4, 7),
         strides: Sequence[int] = (2, 2, 1),
+        norm: str = "batch",
         first_norm: bool = True,
         slope: float = 0.2,
     ) -> None:
@@ -80,10 +82,11 @@ class Discriminator(Base):
         for i, (c_in, c_out, k, s) in enumerate(body):
             blocks.append(nn.Conv2d(c_in, c_out, k, s, padding=1, bias=False))
             if first_norm or i > 0:
-                blocks.append(nn.BatchNorm2d(c_out))
+                blocks.append(norm_layer(norm, c_out))
             blocks.append(nn.LeakyReLU(slope, inplace=True))
         self.blocks = nn.Sequential(*blocks, nn.Flatten())
         self.map = (c_last, kernel, kernel)
+        self.n_features = c_last * kernel**2
         self.last = nn.Conv2d(c_last, c_logit, kernel, stride, bias=False)
         self.apply(init_weights)
 

@@ -41,9 +41,10 @@ class Generator(nn.Module):
     ) -> None:
         super().__init__()
         shape = (channels, image_size, image_size)
+        sizes = (latent_dim, *widths)
         self.layers = nn.Sequential(
-            *hidden_layers((latent_dim, *widths), slope, dropout),
-            nn.Linear(widths[-1], math.prod(shape)),
+            *hidden_layers(sizes, slope, dropout),
+            nn.Linear(sizes[-1], math.prod(shape)),
             nn.Tanh(),
             nn.Unflatten(1, shape),
         )
@@ -66,7 +67,8 @@ class Discriminator(Base):
         super().__init__()
         sizes = (channels * image_size**2, *widths)
         self.layers = nn.Sequential(nn.Flatten(), *hidden_layers(sizes, slope, dropout))
-        self.last = nn.Linear(widths[-1], 1)
+        self.n_features = sizes[-1]
+        self.last = nn.Linear(self.n_features, 1)
 
     def features(self, sample: Sample) -> Tensor:
         return self.layers(sample.x)

@@ -1,0 +1,77 @@
+"""Values that change over a run, as functions of its progress t from 0 to 1:
+
+    linear   v(t) = a + (b - a) s
+    cosine   v(t) = b + (a - b) (1 + cos(pi s)) / 2         (arXiv 1608.03983)
+
+with s = min(t / until, 1). What takes a `Value` takes a plain number as well.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from typing import Any
+
+
+class Schedule(ABC):
+    """From `start` to `end`, which is reached when `until` of the run is over.
+
+    Raises:
+        ValueError: until is not above 0 and at most 1.
+    """
+
+    def __init__(self, start: float, end: float, until: float = 1.0) -> None:
+        if not 0 < until <= 1:
+            raise ValueError(f"until={until} is no part of a run: choose one above 0, at most 1")
+        self.start = start
+        self.end = end
+        self.until = until
+
+    def __call__(self, progress: float) -> float:
+        return self.between(min(progress / self.until, 1.0))
+
+    @abstractmethod
+    def between(self, s: float) -> float:
+        """The value at s from 0, where it is `start`, to 1, where it is `end`."""
+
+
+class Linear(Schedule):
+    """The same step every batch."""
+
+    def between(self, s: float) -> float:
+        return self.start + (self.end - self.start) * s
+
+
+class Cosine(Schedule):
+    """Half a wave: slow at both ends."""
+
+    def between(self, s: float) -> float:
+        return self.end + (self.start - self.end) * (1 + math.cos(math.pi * s)) / 2
+
+
+Value = float | Schedule
+
+
+def at(value: Value, progress: float) -> float:
+    """What a number or a schedule is at a moment of the run."""
+    return value(progress) if isinstance(value, Schedule) else value
+
+
+class LearningRate:
+    """Multiplies the learning rate that an optimiser began with."""
+
+    def __init__(self, factor: Schedule) -> None:
+        self.factor = factor
+
+    def __call__(self, group: dict[str, Any], progress: float) -> None:
+        group["lr"] = group.setdefault("initial_lr", group["lr"]) * self.factor(progress)
+
+
+class Beta2:
+    """Sets Adam's second beta, as R3GAN does (Huang et al., 2024, arXiv 2501.05441)."""
+
+    def __init__(self, value: Schedule) -> None:
+        self.value = value
+
+    def __call__(self, group: dict[str, Any], progress: float) -> None:
+        group["betas"] = (group["betas"][0], self.value(progress))

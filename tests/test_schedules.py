@@ -1,0 +1,55 @@
+"""Schedules against their formulas."""
+
+import math
+
+import pytest
+import torch
+from conftest import fit, small_gan
+
+from ganmnist.schedules import Beta2, Cosine, LearningRate, Linear, Schedule, at
+
+
+@pytest.mark.parametrize("kind", [Linear, Cosine])
+def test_a_schedule_goes_from_its_start_to_its_end_and_stays(kind: type[Schedule]) -> None:
+    schedule = kind(start=3.0, end=-1.0, until=0.4)
+    assert schedule(0.0) == 3
+    assert schedule(0.2) == pytest.approx(1)
+    assert schedule(0.4) == schedule(0.7) == schedule(1.0) == -1
+
+
+@pytest.mark.parametrize("t", [0.1, 0.25, 0.9])
+def test_schedules_are_their_formulas(t: float) -> None:
+    assert Linear(2.0, 6.0)(t) == pytest.approx(2 + 4 * t)
+    assert Cosine(2.0, 6.0)(t) == pytest.approx(4 - 2 * math.cos(math.pi * t))
+
+
+def test_a_number_is_a_constant() -> None:
+    assert at(0.3, 0.0) == at(0.3, 1.0) == 0.3
+    assert at(Linear(1.0, 0.0), 0.25) == 0.75
+
+
+@pytest.mark.parametrize("until", [0.0, -0.1, 1.5])
+def test_until_is_a_part_of_the_run(until: float) -> None:
+    with pytest.raises(ValueError, match=f"until={until}"):
+        Linear(1.0, 0.0, until=until)
+
+
+def test_both_optimisers_follow_their_schedules() -> None:
+    """Four batches: the progress is 1/4 at the first and 1 at the last."""
+    schedules = {"lr": LearningRate(Linear(1.0, 0.0)), "beta2": Beta2(Linear(0.9, 0.99))}
+    gan = small_gan(schedules=schedules)
+    seen = []
+    update = gan.update
+
+    def noted(player, duels) -> None:
+        for optimizer in gan.optimizers():
+            [group] = optimizer.param_groups
+            seen.append((group["lr"], *group["betas"]))
+        update(player, duels)
+
+    gan.update = noted
+    fit(gan, batches=2, epochs=2)
+    expected = [
+        (1e-2 * (1 - t), 0.5, 0.9 + 0.09 * t) for t in (0.25, 0.5, 0.75, 1.0) for _ in range(4)
+    ]
+    torch.testing.assert_close(seen, expected)
