@@ -90,3 +90,24 @@ def test_collapse_is_told_once(name: str, caplog: pytest.LogCaptureFixture) -> N
     [said] = epoch_with(caplog, health, **{name: math.log(2)})
     assert "about 2.0 digits: mode collapse" in said
     assert epoch_with(caplog, health, **{name: 0.0}) == []
+
+
+def test_a_gan_that_knows_nothing_yet_has_not_collapsed(caplog: pytest.LogCaptureFixture) -> None:
+    """Low at first is a beginning; low twice running is not, nor is a fall after a recovery."""
+    health, name = Health(), "metrics__val_class_entropy"
+    low, lower, fine = math.log(2), math.log(1.5), math.log(9)
+    assert epoch_with(caplog, health, **{name: low}) == []
+    assert epoch_with(caplog, health, **{name: low}) == []  # not measured in this epoch
+    [said] = epoch_with(caplog, health, **{name: lower})
+    assert "about 1.5 digits" in said
+    caplog.clear()
+    assert epoch_with(caplog, health, **{name: fine}) == []
+    assert "about 2.0 digits" in epoch_with(caplog, health, **{name: low})[0]
+
+
+def test_a_coverage_that_halves_is_collapse(caplog: pytest.LogCaptureFixture) -> None:
+    health, name = Health(), "metrics__val_coverage"
+    for value in (0.2, 0.5, 0.3):
+        assert epoch_with(caplog, health, **{name: value}) == []
+    [said] = epoch_with(caplog, health, **{name: 0.24})
+    assert "near 24% of the real ones, after 50%: mode collapse" in said

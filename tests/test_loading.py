@@ -1,5 +1,6 @@
 """A trained GAN back from its files, which must not be able to run anything."""
 
+import math
 import os
 import pickle
 from pathlib import Path
@@ -138,3 +139,12 @@ def test_modules_of_ones_own_are_trusted_by_name(
         load(tmp_path / "mine.ckpt")
     for trust in (["mine"], None):
         assert type(load(tmp_path / "mine.ckpt", trust=trust).latent).__name__ == "Z"
+
+
+def test_weights_that_are_no_numbers_are_refused(trained: Path, tmp_path: Path) -> None:
+    checkpoint = torch.load(trained / "checkpoints/last.ckpt", weights_only=True)
+    name = next(name for name in checkpoint["state_dict"] if name.startswith("generator"))
+    checkpoint["state_dict"][name][0] = math.nan
+    torch.save(checkpoint, tmp_path / "nan.ckpt")
+    with pytest.raises(UserError, match=f"{name} is not finite"):
+        load(tmp_path / "nan.ckpt")

@@ -373,7 +373,9 @@ def test_modes_of_one_triple() -> None:
 
 def test_modes_are_told_apart_by_the_order_of_their_digits() -> None:
     """Frequencies 1/2, 1/4, 1/4: their KL from uniform is ln 1000 less their entropy."""
-    figures = Modes()(triples(1, 10, 100, 1), real(test=triples(123, 321, 213, 123, 231, 312)))
+    figures = Modes()(
+        triples(*(1, 10, 100, 1) * 2), real(test=triples(123, 321, 213, 123, 231, 312))
+    )
     assert (figures["modes"], figures["real_modes"]) == (3, 5)
     torch.testing.assert_close(figures["mode_kl"], math.log(1000) - 1.5 * math.log(2))
     entropy = 4 / 6 * math.log(6) + 2 / 6 * math.log(3)
@@ -381,11 +383,17 @@ def test_modes_are_told_apart_by_the_order_of_their_digits() -> None:
 
 
 def test_modes_of_single_digits_are_ten() -> None:
-    fake, test = seen(logits=saying([4, 4])), seen(logits=saying(torch.arange(30) % 10))
+    fake, test = seen(logits=saying([4] * 30)), seen(logits=saying(torch.arange(30) % 10))
     torch.testing.assert_close(
         Modes()(fake, real(test=test)),
         {"modes": 1.0, "mode_kl": math.log(10), "real_modes": 10.0, "real_mode_kl": 0.0},
     )
+
+
+def test_real_modes_are_those_of_as_many_images() -> None:
+    figures = Modes()(triples(1, 2, 3), real(test=triples(*range(1000))))
+    assert (figures["modes"], figures["real_modes"]) == (3, 3)
+    assert figures["mode_kl"] == figures["real_mode_kl"]
 
 
 # Neighbours

@@ -17,7 +17,8 @@ def test_the_notebook_runs(
     train(configuration(f"folder={tmp_path / 'logs/quick/now'}", *BRIEF))
     notebook = nbformat.read(CHECKOUT / "docs/notebook.ipynb", as_version=4)
     assert not any(cell.get("outputs") for cell in notebook.cells)  # kept without pictures
-    NotebookClient(notebook, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    (tmp_path / "docs").mkdir()  # where notebooks are opened
+    NotebookClient(notebook, resources={"metadata": {"path": str(tmp_path / "docs")}}).execute()
     kinds = [
         set(output.data)
         for cell in notebook.cells

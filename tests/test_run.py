@@ -17,7 +17,8 @@ from typing import Any
 
 import pytest
 import torch
-from launch import BRIEFLY_MEASURED, launch
+from conftest import configuration
+from launch import BRIEF, BRIEFLY_MEASURED, launch
 from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.custom_scalar import layout_pb2
@@ -26,7 +27,9 @@ from tensorboard.plugins.hparams import plugin_data_pb2
 from ganmnist.data import Digits
 from ganmnist.duel import Duel, Player
 from ganmnist.gan import GAN
+from ganmnist.metrics import PRDC
 from ganmnist.paths import claim, create, slug, whole, write_json
+from ganmnist.train import find_scalar, train
 
 SMALL = (
     *("data=digits", "trainer=cpu", "batch_size=16"),
@@ -118,7 +121,7 @@ def test_metrics_have_one_row_a_batch(run: Path) -> None:
     for row in rows(run):
         ends_epoch = row["step"] in EPOCH_ENDS
         per_epoch = {f"epoch/{part}" for part in parts} | {"epoch", "epoch/d/advantage"}
-        measured = {name for name in row if name.startswith(("metrics/", "final/"))}
+        measured = {name for name in row if name.startswith(("metrics/", "final/", "best/"))}
         assert bool(measured) is ends_epoch
         found = row.keys() - {"train/images_per_s"} - measured
         assert found == {"step", *(f"train/{p}" for p in parts)} | (
@@ -156,7 +159,7 @@ def test_tensorboard_draws_both_players_into_one_chart(events: EventAccumulator)
     [category] = layout_pb2.Layout.FromString(layout.tensor_proto.string_val[0]).category
     charts = [[tag.strip("^$") for tag in chart.multiline.tag] for chart in category.chart]
     assert ["train/d/loss", "train/g/loss"] in charts
-    assert ["train/d/real_prob", "train/d/fake_prob"] in charts
+    assert ["train/d/real_(prob|logit)", "train/d/fake_(prob|logit)"] in charts
     shown = events.Tags()["scalars"]
     for tag in (tag for chart in charts for tag in chart):
         assert any(re.match(tag, name) for name in shown), tag
@@ -314,9 +317,9 @@ class Critic(GAN):
     def prior(self, n, rng=None):
         return super().prior(n, rng)[0], torch.arange(n) % 10
 
-    def update(self, player, duel):
+    def update(self, player, duels):
         if player == "d" or self.batches_seen % 3 == 0:
-            super().update(player, duel)
+            super().update(player, duels)
 """
 
 
@@ -486,3 +489,30 @@ def test_a_file_in_the_way_counts_as_taken(tmp_path: Path) -> None:
 )
 def test_slug_is_one_folder_name(text: str, name: str) -> None:
     assert slug(text) == name
+
+
+def test_a_metric_that_fails_fails_no_run(
+    tmp_path: Path, data_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(*_: object) -> None:
+        raise RuntimeError("oops")
+
+    monkeypatch.setattr(PRDC, "__call__", fails)
+    train(configuration(f"folder={tmp_path}", *BRIEF, *BRIEFLY_MEASURED, "model=mlp"))
+    summary = json.loads((tmp_path / "summary.json").read_text())
+    assert summary["status"] == "finished"
+    assert summary["metrics"]["best"]["epoch"] == 1
+    assert summary["metrics"]["protocol"]["n"] == 100
+
+
+def test_a_scalar_is_found_by_the_name_of_its_metric() -> None:
+    scalars = {"metrics/digits_val_fid": 3.0, "final/digits_fid": 2.0, "train/d/loss": 1.0}
+    for name, data, value in (
+        ("fid", "digits", 2.0),
+        ("val_fid", "digits", 3.0),
+        ("digits_fid", "digits", None),
+        ("metrics/digits_val_fid", "digits", 3.0),
+        ("train/d/loss", "digits", 1.0),
+        ("fid", "MNIST", None),
+    ):
+        assert find_scalar(scalars, name, data) == value

@@ -1,6 +1,7 @@
 """evaluate and generate: figures and images of a run, from the command line."""
 
 import json
+import shutil
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -61,6 +62,39 @@ def test_evaluate_tells_other_data_than_mnist_by_the_key(trained: Path, here: Pa
     assert read(here / "figures.json")["metrics"].keys() == {f"digits_{name}" for name in names}
 
 
+def test_settings_of_the_run_can_be_changed_one_by_one(
+    trained: Path, here: Path, digits_root: Path, tmp_path: Path
+) -> None:
+    """`data.x=y` keeps the rest of what the run had; a root of another machine is replaced."""
+    elsewhere = tmp_path / "elsewhere"
+    shutil.copytree(digits_root, elsewhere)
+    for asked in (f"data.root={elsewhere}", "metrics.seed=5"):
+        assert start("evaluate", f"run={trained}", asked, "out=changed.json") == 0
+        found = read(here / "changed.json")
+        had = read(trained / "summary.json")["metrics"]
+        assert found["data"] == "digits"
+        assert found["metrics"].keys() == had["final"]["raw"].keys()
+        assert (found["metrics"] == had["best"]["raw"]) == asked.startswith("data")
+    checkpoint = torch.load(trained / "checkpoints/last.ckpt", weights_only=True)
+    checkpoint["hyper_parameters"]["data"]["root"] = "/of/another/machine"
+    torch.save(checkpoint, "moved.ckpt")
+    assert start("evaluate", "ckpt=moved.ckpt", "out=moved.json") == 0
+    assert read(here / "moved.json")["data"] == "digits"
+    assert read(here / "moved.json")["checkpoint"] == "moved.ckpt"
+
+
+def test_the_floor_is_of_as_many_images(trained: Path, here: Path, digits_root: Path) -> None:
+    real = Digits(digits_root).load()[0].x[:, 0].numpy()
+    floors = []
+    for n in (60, 120):
+        np.savez("real.npz", images=real[:n])
+        assert start("evaluate", "images=real.npz", "data=digits", "out=real.json") == 0
+        found = read(here / "real.json")
+        assert found["n"] == n
+        floors.append(found["metrics"]["digits_fid_floor"])
+    assert floors[0] > floors[1]  # fewer images are further from the test images
+
+
 def test_images_of_any_program_are_measured_like_ours(trained: Path, here: Path) -> None:
     assert start("generate", f"run={trained}", "n=60", "out=x.npz") == 0
     one, other = here / "a/metrics.json", here / "b/metrics.json"
@@ -101,6 +135,18 @@ def test_real_images_are_better_than_noise(here: Path, digits_root: Path) -> Non
         ("evaluate", ["images=text.npz", "data=digits"], "text.npz is no npz file"),
         ("evaluate", ["images=floats.npz", "data=digits"], "they must be uint8"),
         ("evaluate", ["images=pickle.npz", "data=digits"], "pickle.npz is no npz file"),
+        ("evaluate", ["images=half.npz", "data=digits"], "half.npz is no npz file"),
+        ("evaluate", ["images=array.npy", "data=digits"], "array.npy is no npz file"),
+        ("evaluate", ["images=first.npz", "data=digits"], "square, channels last: (N, 28, 28)"),
+        ("evaluate", ["images=rgba.npz", "data=digits"], "square, channels last: (N, 28, 28)"),
+        ("evaluate", ["images=wide.npz", "data=digits"], "square, channels last: (N, 28, 28)"),
+        ("evaluate", ["images=shares.npz", "data=digits"], "values of 0 and 1 alone"),
+        ("evaluate", ["images=grey.npz", "data=digits"], "3 generated images are too few for"),
+        ("evaluate", ["images=grey.npz", "data=digits", "n=2"], "are measured all, leave n out"),
+        ("evaluate", ["images=grey.npz", "data=digits", "metrics.n=ten"], "this takes a int"),
+        ("evaluate", ["images=grey.npz", "data=digits", "metrics.n=-3"], "metrics.n=-3"),
+        ("evaluate", ["images=grey.npz", "data=digits", "metrics=inception"], "torch-fidelity"),
+        ("evaluate", ["run=a", "out=text.npz/x.json"], "out=text.npz/x.json cannot be written"),
         ("generate", ["run=a", "out=x.jpg"], "ends in .png (a picture) or .npz"),
         ("generate", ["run=a", "interpolate=8by10"], "such as interpolate=8x10"),
         ("generate", ["run=a", "sed=1"], "Did you mean seed?"),
@@ -113,6 +159,12 @@ def test_mistakes_are_sentences(
     Path("text.npz").write_text("no arrays")
     np.savez("floats.npz", images=np.zeros((3, 28, 28)))
     np.savez("pickle.npz", images=np.array([{}, {}], dtype=object))
+    shapes = {"first": (9, 1, 28, 28), "rgba": (9, 28, 28, 4), "wide": (9, 20, 28)}
+    for name, shape in {**shapes, "grey": (3, 28, 28)}.items():
+        np.savez(f"{name}.npz", images=np.full(shape, 99, np.uint8))
+    np.savez("shares.npz", images=np.eye(28, dtype=np.uint8)[None].repeat(9, 0))
+    np.save("array.npy", np.zeros((9, 28, 28), np.uint8))
+    Path("half.npz").write_bytes(Path("wide.npz").read_bytes()[:300])
     assert start(command, *asked) == 2
     answer = capsys.readouterr().err
     assert answer.startswith("ganmnist: ")
@@ -146,3 +198,17 @@ def test_walks_are_great_circles() -> None:
     half = 0.5**0.5
     expected = [[[1, 0], [half, half], [0, 1]], [[2, 0], [3 * half, 3 * half], [0, 4]]]
     torch.testing.assert_close(walks, torch.tensor(expected))
+
+
+def test_walks_where_there_is_no_one_circle_are_straight() -> None:
+    start, end = torch.tensor([[1.0], [2.0]]), torch.tensor([[3.0], [-2.0]])
+    expected = [[[1.0], [2.0], [3.0]], [[2.0], [0.0], [-2.0]]]
+    torch.testing.assert_close(interpolate(start, end, 3), torch.tensor(expected))
+
+
+def test_a_device_that_is_not_there_is_a_sentence(
+    trained: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for command in ("evaluate", "generate"):
+        assert start(command, f"run={trained}", "device=warp") == 2
+        assert "device=warp is not to be had here" in capsys.readouterr().err

@@ -96,3 +96,20 @@ def build_trainer(
 
     placed = place(gpus, accelerator, devices, strategy, num_nodes)
     return L.Trainer(num_nodes=num_nodes, **placed, **settings)
+
+
+def find_device(name: str) -> Any:
+    """PyTorch's device of that name, such as cpu, cuda or cuda:1.
+
+    Raises:
+        UserError: there is none here.
+    """
+    import torch
+
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).split("\n")[0]
+        raise UserError(f"device={name} is not to be had here ({reason}): use cpu.") from error
+    return device

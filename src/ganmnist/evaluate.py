@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
+from zipfile import BadZipFile
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from ganmnist import cli
-from ganmnist.config import check_ranges, one_of
+from ganmnist.config import check_ranges, check_types, one_of
+from ganmnist.devices import find_device
 from ganmnist.errors import UserError
-from ganmnist.paths import write_json
+from ganmnist.paths import whole, write_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,47 +35,92 @@ def evaluate(config: DictConfig) -> dict[str, float]:
     """
     check_ranges(config, "evaluate")
     source = one_of(config, "run", "ckpt", "images")
+    if config.images is not None and config.n is not None:
+        raise UserError(f"n={config.n}: images={source} are measured all, leave n out.")
+    default = Path(source) if Path(source).is_dir() else Path(source).parent
+    out = writable(Path(config.out or default / "metrics.json"))
 
     from rich import progress
 
     from ganmnist.console import console
 
-    if config.images is None:
-        evaluator, data, images, what = of_checkpoint(config, source)
-    else:
-        evaluator, data = instantiate(config.metrics), data_of(config.data)
-        images, what = read_images(Path(source)), {"images": source}
-    evaluator.prepare(data, config.device)
+    with cli.refusals():
+        measured = of_file(config) if config.images else of_checkpoint(config, source)
+    evaluator, data, images, what = measured
+    evaluator.prepare(data, find_device(config.device))
     track = partial(progress.track, description="measuring", console=console, transient=True)
     figures = evaluator.measure(evaluator.extractor(images), track)
     print_table(figures, f"{source}: {len(images):,} images")
-    report = {**what, **evaluator.protocol, "n": len(images), "metrics": figures}
-    default = Path(source) if Path(source).is_dir() else Path(source).parent
-    out = Path(config.out or default / "metrics.json")
+    report = {**what, **evaluator.protocol, "metrics": figures}
     write_json(out, report)
     console.print(f"[dim]{out}[/]", highlight=False)
     return figures
 
 
-def of_checkpoint(
-    config: DictConfig, source: str
-) -> tuple[Evaluator, DataModule, Tensor, dict[str, Any]]:
-    """The protocol, the data and the images of a checkpoint, and what to say about them."""
-    from ganmnist.loading import OWN, build, load
+Measured = tuple["Evaluator", "DataModule", "Tensor", dict[str, Any]]
 
-    gan = load(source, config.which, config.device, list(config.trust))
-    asked = {override.split("=")[0].split(".")[0] for override in HydraConfig.get().overrides.task}
-    had = gan.hparams
-    allowed = (*OWN, *config.trust)
-    data = data_of(config.data if "data" in asked else had["data"], allowed)
-    own = "metrics" not in asked and had.get("metrics", {}).get("table")
-    evaluator = build(had["metrics"], allowed) if own else instantiate(config.metrics)
+
+def of_file(config: DictConfig) -> Measured:
+    """The protocol, the data, the images of a file, and what to say about them."""
+    evaluator = make_evaluator(config.metrics)
+    data = data_of(config.data)
+    images = read_images(Path(config.images), data.dataset.stack)
+    data.image_size = images.shape[-1]
+    evaluator.check(len(images))
+    evaluator.n = len(images)
+    return evaluator, data, images, {"images": config.images}
+
+
+def of_checkpoint(config: DictConfig, source: str) -> Measured:
+    """The same of a checkpoint, with the data and the protocol that its run had.
+
+    `data=X` and `metrics=X` take their place, `data.x=y` and `metrics.x=y` change them.
+    """
+    from ganmnist.loading import OWN, find_checkpoint, load
+
+    path = find_checkpoint(Path(source), config.which)
+    gan = load(path, device=find_device(config.device), trust=list(config.trust))
+    had, allowed = gan.hparams, (*OWN, *config.trust)
+    settings = {
+        group: merged(had[group] if group in had else config[group], config, group)
+        for group in ("data", "metrics")
+    }
+    data = data_of(settings["data"], allowed)
+    data.image_size = had["datamodule"]["image_size"] if "datamodule" in had else None
+    if not settings["metrics"].get("table"):  # a run that was not measured
+        settings["metrics"] = plain(config.metrics)
+    evaluator = make_evaluator(settings["metrics"], allowed)
     if config.n is not None:
+        evaluator.check(config.n)
         evaluator.n = config.n
     images = evaluator.draw(gan, evaluator.n, config.weights == "ema")
-    which = {"which": config.which} if config.ckpt is None else {}
-    what = {"weights": config.weights, "batches_seen": gan.batches_seen, **which}
+    what = {"checkpoint": str(path), "weights": config.weights, "batches_seen": gan.batches_seen}
     return evaluator, data, images, what
+
+
+def merged(had: dict[str, Any], config: DictConfig, group: str) -> dict[str, Any]:
+    """What a run had of a group of settings, and what the command line says about it."""
+    asked = HydraConfig.get().overrides.task
+    if any(override.startswith(f"{group}=") for override in asked):
+        return plain(config[group])
+    changes = [o.removeprefix("++").removeprefix("+") for o in asked]
+    mine = [o.removeprefix(f"{group}.") for o in changes if o.startswith(f"{group}.")]
+    settings = plain(OmegaConf.merge(OmegaConf.create(had), OmegaConf.from_dotlist(mine)))
+    if "root" in settings and not Path(settings["root"]).is_dir():  # of another machine
+        settings["root"] = config.data.root
+    return settings
+
+
+def plain(settings: Any) -> dict[str, Any]:
+    return cast(dict[str, Any], OmegaConf.to_container(settings, resolve=True))
+
+
+def make_evaluator(settings: Any, allowed: tuple[str, ...] | None = None) -> Evaluator:
+    from ganmnist.loading import build
+
+    settings = plain(settings) if isinstance(settings, DictConfig) else settings
+    check_types(settings)
+    return build(settings, allowed)
 
 
 def data_of(settings: Any, allowed: tuple[str, ...] | None = None) -> DataModule:
@@ -82,16 +128,31 @@ def data_of(settings: Any, allowed: tuple[str, ...] | None = None) -> DataModule
     from ganmnist.data import DataModule
     from ganmnist.loading import build
 
-    if isinstance(settings, DictConfig):
-        settings = OmegaConf.to_container(settings, resolve=True)
+    settings = plain(settings) if isinstance(settings, DictConfig) else settings
     data = DataModule(build(settings, allowed), batch_size=1)
     data.prepare_data()
     data.setup()
     return data
 
 
-def read_images(path: Path) -> Tensor:
-    """`images` uint8 (N, H, W) or (N, H, W, C) of an npz file, as (N, C, H, W).
+def writable(path: Path) -> Path:
+    """The path, if a file can be written there.
+
+    Raises:
+        UserError: it cannot.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with whole(path.with_name(f"{path.name}.try")) as part:
+            part.touch()
+        path.with_name(f"{path.name}.try").unlink()
+    except OSError as error:
+        raise UserError(f"out={path} cannot be written ({error}): choose another.") from error
+    return path
+
+
+def read_images(path: Path, stack: int = 1) -> Tensor:
+    """`images` uint8 (N, H, H) or (N, H, H, C) of an npz file, as (N, C, H, H).
 
     Raises:
         UserError: the file holds anything else.
@@ -102,15 +163,21 @@ def read_images(path: Path) -> Tensor:
     try:
         with np.load(path, allow_pickle=False) as file:
             images = file["images"]
-    except (OSError, ValueError, KeyError, EOFError) as error:
+    except (OSError, ValueError, KeyError, EOFError, TypeError, IndexError, BadZipFile) as error:
         raise UserError(f"{path} is no npz file with an array `images`: {error}.") from error
-    if images.dtype != np.uint8 or images.ndim not in (3, 4) or not images.size:
+    channels = (stack,) if stack > 1 else (1, 3)
+    forms = ["(N, 28, 28)"] if stack == 1 else []
+    expected = " or ".join([*forms, *(f"(N, 28, 28, {c})" for c in channels)])
+    grey = images[..., None] if images.ndim == 3 and stack == 1 else images
+    fits = grey.ndim == 4 and grey.shape[1] == grey.shape[2] and grey.shape[3] in channels
+    if images.dtype != np.uint8 or not fits or not images.size:
         raise UserError(
-            f"{path} holds images {images.shape} of {images.dtype}: they must be uint8, "
-            "(N, 28, 28) or (N, H, W, C)."
+            f"{path} holds images {images.shape} of {images.dtype}: they must be uint8 from 0 to "
+            f"255, square, channels last: {expected}."
         )
-    x = torch.from_numpy(images)
-    return x.unsqueeze(1) if x.ndim == 3 else x.permute(0, 3, 1, 2).contiguous()
+    if images.max() == 1:
+        raise UserError(f"{path} holds values of 0 and 1 alone: images go from 0 to 255.")
+    return torch.from_numpy(grey).permute(0, 3, 1, 2).contiguous()
 
 
 def print_table(figures: dict[str, float], title: str) -> None:

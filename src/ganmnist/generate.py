@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 
 from ganmnist import cli
 from ganmnist.config import check_ranges, one_of
+from ganmnist.devices import find_device
 from ganmnist.errors import UserError
 
 
@@ -30,7 +31,6 @@ def generate(config: DictConfig) -> Path:
     walks, steps = parse_walks(config.interpolate)
 
     import numpy as np
-    import torch
 
     from ganmnist import images
     from ganmnist.latents import interpolate
@@ -39,13 +39,14 @@ def generate(config: DictConfig) -> Path:
     from ganmnist.pixels import to_bytes
     from ganmnist.rng import generator_for
 
-    gan = load(source, config.which, config.device, list(config.trust))
+    gan = load(source, config.which, find_device(config.device), list(config.trust))
     rng = generator_for("generate", config.seed)
     ema = config.weights == "ema"
     if walks:
-        z = gan.prior(2 * walks, rng)[0]
+        z, y = gan.prior(2 * walks, rng)
         latents = interpolate(z[:walks], z[walks:], steps).flatten(0, 1)
-        x = torch.cat([to_bytes(gan.sample(part, ema=ema)) for part in latents.split(100)])
+        y = None if y is None else y[:walks].repeat_interleave(steps, 0)  # what the walk began as
+        x = to_bytes(gan.sample(latents, y, ema))
         columns = steps
     else:
         x = gan.draw(config.n, rng, ema)

@@ -33,4 +33,6 @@ def interpolate(start: Tensor, end: Tensor, steps: int) -> Tensor:
     angle = (a * b).sum(1).clamp(-1, 1).acos()[:, None, None]
     direction = ((1 - t) * angle).sin() * a[:, None] + (t * angle).sin() * b[:, None]
     length = (1 - t) * start.norm(dim=1)[:, None, None] + t * end.norm(dim=1)[:, None, None]
-    return length * direction / angle.sin()
+    # Where both point the same way, or opposite ways, there is no one great circle.
+    straight = (1 - t) * start[:, None] + t * end[:, None]
+    return torch.where(angle.sin().abs() < 1e-4, straight, length * direction / angle.sin())

@@ -43,12 +43,19 @@ def load(
     settings = checkpoint["hyper_parameters"]
     try:
         gan = build(settings["gan"], None if trust is None else (*OWN, *trust))
+        if not isinstance(gan, GAN):
+            raise TypeError(f"its settings build a {type(gan).__name__}, no GAN")
         gan.save_hyperparameters(settings)
         gan.on_load_checkpoint(checkpoint)
         gan.load_state_dict(checkpoint["state_dict"])
     except (ImportError, KeyError, RuntimeError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())[:300]
         raise UserError(f"{path} does not fit this version's networks: {reason}") from error
+    for name, value in gan.state_dict().items():
+        if not value.isfinite().all():
+            raise UserError(
+                f"{path}: {name} is not finite, so there is nothing to draw or measure."
+            )
     return gan.to(device).eval()
 
 

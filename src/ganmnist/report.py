@@ -31,6 +31,7 @@ from ganmnist.paths import whole
 
 FRAMES = 60  # of the scrubber
 KNOBS = ("epochs", "batch_size", "lr", "latent_dim", "ema", "seed")
+FLOORS = "(fid_floor|val_fid_floor)"  # what real images get
 WEIGHTS = {"raw": "as trained", "ema": "EMA"}
 
 
@@ -136,7 +137,7 @@ def aligned(values: Sequence[Any]) -> list[str]:
 
 def is_a(key: str, name: str) -> bool:
     """Whether a key is of a metric, whose name may carry the data's in front."""
-    return re.fullmatch(rf"(metrics/)?([^/]+_)?{name}", key) is not None
+    return re.fullmatch(rf"(metrics/)?((?!val_)[^/_]+_)?{name}", key) is not None
 
 
 def find(figures: Mapping[str, Any], name: str) -> Any:
@@ -153,7 +154,9 @@ def settings(config: dict[str, Any], env: dict[str, Any]) -> dict[str, str]:
         "generator": model.get("generator"),
         "discriminator": model.get("discriminator"),
         "objective": config.get("objective"),
-        "terms": gan.get("terms"),
+        "penalties": [*get(config, "terms", dict).values()],
+        "stabilizers": [*get(config, "stabilizer", dict).values()],
+        "schedules": [*get(config, "schedule", dict).values()],
         "optimizer" if alike else "optimizer of D": players.get("d"),
         "optimizer of G": None if alike else players.get("g"),
         "latents": gan.get("latent"),
@@ -197,8 +200,8 @@ def metrics_table(figures: dict[str, Any]) -> dict[str, Any]:
         if get(group, key, dict)
     ]
     parts = [part for *_, part in columns]
-    keys = [k for k in dict.fromkeys(chain(*parts)) if not is_a(k, "fid_floor")]
-    floors = [(k, v) for part in (*parts, figures) for k, v in part.items() if is_a(k, "fid_floor")]
+    keys = [k for k in dict.fromkeys(chain(*parts)) if not is_a(k, FLOORS)]
+    floors = [(k, v) for part in (*parts, figures) for k, v in part.items() if is_a(k, FLOORS)]
     return {
         "spans": Counter(title for title, *_ in columns),
         "columns": [name for _, name, _ in columns],
@@ -226,6 +229,7 @@ def charts(curves: plots.Curves, floor: Any) -> dict[str, list[tuple[str, str]]]
 
     losses = {"D": "train/d/loss", "G": "train/g/loss"}
     outputs = {"D(x), real": "train/d/real_prob", "D(G(z)), generated": "train/d/fake_prob"}
+    logits = {name: column.replace("prob", "logit") for name, column in outputs.items()}
     fid = {"as trained": "val_fid", "EMA": "val_fid_ema"}
     entropy = {"as trained": "val_class_entropy", "EMA": "val_class_entropy_ema"}
     real = ("real images", floor) if is_number(floor) else None
@@ -234,6 +238,7 @@ def charts(curves: plots.Curves, floor: Any) -> dict[str, list[tuple[str, str]]]
         "training": [
             *chart("Losses", "batches", losses),
             *chart("Mean output of D", "batches", outputs, ends=(0, 1)),
+            *chart("Mean logit of D", "batches", logits),
         ],
         "validation": [
             *chart("val_fid", "epochs", fid, level=real, log=True),

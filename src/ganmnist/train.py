@@ -7,16 +7,13 @@ from __future__ import annotations
 
 import logging
 import math
-import re
 import time
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import InstantiationException
 from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
@@ -72,7 +69,7 @@ def train(config: DictConfig, admit: Callable[[DictConfig], None] = check) -> fl
     summary |= {"settings": settings}
     try:
         admit(config)
-        with refusals():
+        with cli.refusals():
             trainer, gan, data = build(config)
         summary |= {"data": data.dataset.name}
         try:
@@ -92,7 +89,7 @@ def train(config: DictConfig, admit: Callable[[DictConfig], None] = check) -> fl
         summary["error"] = f"{type(error).__name__}: {error}"
         raise
     finally:
-        value = find_scalar(summary.get("scalars", {}), config.metric)
+        value = find_scalar(summary.get("scalars", {}), config.metric, summary.get("data", ""))
         if value is None and summary["status"] == "finished":
             known = ", ".join(summary["scalars"]) or "none"
             log.warning("metric=%s was not logged by this run (%s).", config.metric, known)
@@ -113,22 +110,6 @@ def write_report(folder: Path) -> None:
         report.write(folder)
     except Exception:
         log.exception("report.html could not be written.")
-
-
-@contextmanager
-def refusals() -> Iterator[None]:
-    """Makes a UserError of what constructors refuse; a bug keeps its trace."""
-    from lightning.fabric.utilities.exceptions import MisconfigurationException
-
-    try:
-        yield
-    except InstantiationException as error:
-        cause = error.__cause__
-        if isinstance(cause, UserError | ValueError | MisconfigurationException):
-            raise UserError(" ".join(str(cause).split())) from error
-        if isinstance(cause, TypeError) and re.search(r"__init__\(\) (got|missing)", str(cause)):
-            raise UserError(" ".join(str(error).split())) from error
-        raise
 
 
 def build(config: DictConfig) -> tuple[L.Trainer, GAN, DataModule]:
@@ -184,13 +165,20 @@ def build(config: DictConfig) -> tuple[L.Trainer, GAN, DataModule]:
 
 
 def check_shapes(gan: GAN, data: DataModule) -> None:
-    """Raises UserError where the generator makes other images than the data are."""
+    """Raises UserError where the networks do not suit the data or each other."""
     made = tuple(gan.sample(1).shape[1:])
     if made != data.shape:
         raise UserError(
             f"The generator makes images of shape {made}, but those of {data.dataset.name} have "
             f"{data.shape}: change model.generator, or datamodule.image_size and data.channels."
         )
+    try:
+        gan.rehearse(data.batch_size)
+    except (RuntimeError, ValueError) as error:
+        raise UserError(
+            f"The discriminator cannot take {data.batch_size} images of shape {made}: "
+            f"{' '.join(str(error).split())}; change model.discriminator or batch_size."
+        ) from error
 
 
 def outcome(trainer: L.Trainer, gan: GAN, data: DataModule) -> dict[str, Any]:
@@ -213,12 +201,13 @@ def outcome(trainer: L.Trainer, gan: GAN, data: DataModule) -> dict[str, Any]:
     }
 
 
-def find_scalar(scalars: dict[str, float], metric: str) -> float | None:
-    """A scalar by its name, or by that of a metric, whatever data it is of."""
-    for name, value in scalars.items():
-        if name == metric or re.fullmatch(rf"(metrics|final)/(\w+_)?{re.escape(metric)}", name):
-            return value
-    return None
+def find_scalar(scalars: dict[str, float], metric: str, data: str) -> float | None:
+    """A scalar by its name, or by that of a metric, final before validated."""
+    from ganmnist.metrics.evaluator import key_of
+
+    key = key_of(metric, data)
+    names = (metric, f"final/{key}", f"metrics/{key}")
+    return next((scalars[name] for name in names if name in scalars), None)
 
 
 def is_rank_zero() -> bool:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Mapping
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import lightning as L
@@ -14,8 +16,8 @@ from torchvision.transforms.v2 import functional as transforms
 
 from ganmnist import images
 from ganmnist.callbacks.checkpoint import save_checkpoint
+from ganmnist.errors import UserError
 from ganmnist.gan import GAN
-from ganmnist.loading import load
 from ganmnist.metrics import Evaluator, Seen
 from ganmnist.metrics.class_kl import frequencies
 from ganmnist.metrics.neighbours import nearest
@@ -26,7 +28,7 @@ log = logging.getLogger(__name__)
 class Evaluation(Callback):
     """Measures the generator, as trained and averaged (`..._ema`).
 
-    Every few epochs `metrics/val_fid` and `metrics/val_class_entropy`; a new lowest `monitor`
+    Every few epochs `metrics/val_fid` and its like; a new lowest `monitor`
     makes checkpoints/best.ckpt. At the end the evaluator's table, for the last and for the best
     weights: `summary` has it for summary.json.
 
@@ -53,6 +55,12 @@ class Evaluation(Callback):
 
     def setup(self, trainer: L.Trainer, gan: GAN, stage: str) -> None:
         self.active = bool(self.evaluator.table)
+        monitors = [f"val_fid{ENDING[weights]}" for weights in weights_of(gan)]
+        if self.active and self.monitor not in monitors:
+            raise UserError(
+                f"callbacks.evaluation.monitor={self.monitor} is not measured: choose one of "
+                f"{', '.join(monitors)}."
+            )
         if self.active:
             self.evaluator.prepare(trainer.datamodule, trainer.strategy.root_device)
 
@@ -61,7 +69,10 @@ class Evaluation(Callback):
         every = self.every_epochs or math.ceil(epochs / 10)
         if not self.active or (epoch % every and epoch != epochs):
             return
+        began = perf_counter()
         value = self.validate(trainer, gan, epoch) if trainer.is_global_zero else math.inf
+        spent = self.summary.get("validation_seconds", 0.0) + perf_counter() - began
+        self.summary["validation_seconds"] = round(spent, 2)
         if trainer.strategy.broadcast(value < self.lowest):
             self.lowest = value
             save_checkpoint(trainer, self.folder / "checkpoints/best.ckpt")
@@ -73,11 +84,9 @@ class Evaluation(Callback):
         figures: dict[str, float] = {}
         for weights in weights_of(gan):
             drawn = self.evaluator.draw(gan, self.evaluator.val_n, weights == "ema")
-            for name, value in self.evaluator.validate(drawn).items():
-                figures[f"metrics/{name}{ENDING[weights]}"] = value
+            figures |= named("metrics", self.evaluator.validate(drawn), weights)
         gan.log_dict(figures, logger=False, rank_zero_only=True)
-        for logger in trainer.loggers:
-            logger.log_metrics(figures, step=gan.batches_seen)
+        self.report(trainer, gan, figures)
         shown = "  ".join(f"{name.split('/')[1]} {value:.2f}" for name, value in figures.items())
         log.info("epoch %d  %s", epoch, shown)
         return figures[f"metrics/{self.evaluator.key(self.monitor)}"]
@@ -86,41 +95,59 @@ class Evaluation(Callback):
         if not (self.active and trainer.is_global_zero):
             return
         log.info("measuring %s images a time", f"{self.evaluator.n:,}")
-        seen = self.look(gan)
-        final = {weights: self.evaluator.measure(s) for weights, s in seen.items()}
+        try:
+            self.measure(trainer, gan)
+        except Exception:  # no reason to call a run failed whose weights are safe
+            log.exception("The final figures could not all be measured.")
+
+    def measure(self, trainer: L.Trainer, gan: GAN) -> None:
+        """The full table of the last and of the best weights; what is measured is kept at once."""
         epoch = trainer.current_epoch
-        best = self.summary.get("best", {})
-        if best.get("epoch") == epoch:
-            best |= final
-        elif best:
-            gan_then = load(self.folder / "checkpoints/best.ckpt", device=gan.device, trust=None)
-            then = self.look(gan_then).items()
-            best |= {weights: self.evaluator.measure(s) for weights, s in then}
-        self.summary |= {
-            "protocol": self.evaluator.protocol,
-            "val_fid_floor": self.evaluator.val_fid_floor,
-            "final": {"epoch": epoch, **final},
-            "class_histogram": {
-                "generated": histogram(seen["raw"]),
-                "test": histogram(self.evaluator.real.test),
-            },
+        floor = self.evaluator.val_fid_floor
+        final: dict[str, Any] = {"epoch": epoch}
+        self.summary |= {"protocol": self.evaluator.protocol, "val_fid_floor": floor}
+        self.summary["final"] = final
+        self.report(trainer, gan, {f"final/{self.evaluator.key('val_fid_floor')}": floor})
+        seen = {}
+        for weights in weights_of(gan):
+            seen[weights] = self.look(gan, weights)
+            final[weights] = self.evaluator.measure(seen[weights])
+            self.report(trainer, gan, named("final", final[weights], weights))
+        self.summary["class_histogram"] = {
+            "generated": histogram(seen["raw"]),
+            "test": histogram(self.evaluator.real.test),
         }
         self.draw_neighbours(seen["raw"])
-        flat = {
-            f"final/{name}{ENDING[weights]}": value
-            for weights, figures in final.items()
-            for name, value in figures.items()
-        }
-        for logger in trainer.loggers:
-            logger.log_metrics(flat, step=gan.batches_seen)
 
-    def look(self, gan: GAN) -> dict[str, Seen]:
+        best = self.summary.get("best", {})
+        if best.get("epoch") == epoch:
+            best |= {weights: final[weights] for weights in seen}
+        elif best:
+            self.measure_best(gan, best)
+        for weights in seen:
+            self.report(trainer, gan, named("best", best.get(weights, {}), weights))
+
+    def measure_best(self, gan: GAN, best: dict[str, Any]) -> None:
+        """The table of best.ckpt, whose weights the GAN has meanwhile."""
+        checkpoint = torch.load(
+            self.folder / "checkpoints/best.ckpt", map_location=gan.device, weights_only=True
+        )
+        last = {name: value.clone() for name, value in gan.state_dict().items()}
+        gan.load_state_dict(checkpoint["state_dict"])
+        try:
+            for weights in weights_of(gan):
+                best[weights] = self.evaluator.measure(self.look(gan, weights))
+        finally:
+            gan.load_state_dict(last)
+
+    def report(self, trainer: L.Trainer, gan: GAN, figures: dict[str, float]) -> None:
+        for logger in trainer.loggers:
+            logger.log_metrics(figures, step=gan.batches_seen)
+
+    def look(self, gan: GAN, weights: str) -> Seen:
         """What the classifier sees of as many images as the protocol asks for."""
         evaluator = self.evaluator
-        return {
-            weights: evaluator.extractor(evaluator.draw(gan, evaluator.n, weights == "ema"))
-            for weights in weights_of(gan)
-        }
+        return evaluator.extractor(evaluator.draw(gan, evaluator.n, weights == "ema"))
 
     def draw_neighbours(self, seen: Seen, count: int = 10) -> None:
         """samples/neighbours.png: generated images above, their nearest training images below."""
@@ -130,11 +157,16 @@ class Evaluation(Callback):
         theirs = transforms.resize(train.images[index], list(generated.shape[-2:]))
         pairs = torch.cat([generated, theirs])
         picture = images.grid(pairs.permute(0, 2, 3, 1).numpy(), count)
-        caption = f"{self.evaluator.data}: generated, and the nearest training image of each"
+        caption = f"{self.evaluator.data}: generated, and the nearest of {len(train.images):,} real"
         images.save(images.captioned(picture, caption), self.folder / "samples/neighbours.png")
 
 
 ENDING = {"raw": "", "ema": "_ema"}
+
+
+def named(when: str, figures: Mapping[str, float], weights: str) -> dict[str, float]:
+    """Figures under the names that loggers know them by."""
+    return {f"{when}/{name}{ENDING[weights]}": value for name, value in figures.items()}
 
 
 def weights_of(gan: GAN) -> list[str]:

@@ -22,13 +22,17 @@ class Health(Callback):
         saturated: mean D(x) minus mean D(G(z)) over an epoch from which on D has won: its answers
             no longer change with the images, so G learns nothing from them.
         collapsed: entropy of the generated images' classes, in nats, under which G draws a few
-            digits only; ten equally frequent ones have ln 10 = 2.30, three 1.10.
+            digits only; ten equally frequent ones have ln 10 = 2.30, three 1.10. A coverage that
+            falls under half of its highest is taken for collapse too.
     """
 
     def __init__(self, saturated: float = 0.98, collapsed: float = 1.1) -> None:
         self.saturated = saturated
         self.collapsed = collapsed
         self.said: set[str] = set()
+        self.latest: dict[str, float] = {}
+        self.highest: dict[str, float] = {}
+        self.lows: dict[str, int] = {}  # how often running; a figure that was fine counts as one
 
     def look_at(self, rows: Mapping[int, Mapping[str, float]]) -> None:
         """Looks at scalars by batches seen.
@@ -41,7 +45,7 @@ class Health(Callback):
                 if not math.isfinite(value):
                     raise UserError(
                         f"{name} is {value} at batch {step:,}: the run has diverged. Try a lower "
-                        "lr, or objective=bce_logits; checkpoints/ has the last finite weights."
+                        "lr, or objective=bce_logits. What is in checkpoints/ is finite."
                     )
 
     def on_train_epoch_end(self, trainer: L.Trainer, gan: GAN) -> None:
@@ -54,13 +58,31 @@ class Health(Callback):
                 f"{at}: D tells real from generated with D(x) - D(G(z)) = {advantage:.3f}, so G "
                 "has hardly a gradient: weaken D (dropout, a lower optimizer.d.lr) or regularise.",
             )
-        for name, entropy in seen.items():
-            if name.endswith("val_class_entropy") and entropy < self.collapsed:
-                self.warn(
-                    "collapsed",
-                    f"{at}: the generated digits' classes have an entropy of {entropy:.2f} of 2.30 "
-                    f"nats, about {math.exp(entropy):.1f} digits: mode collapse.",
-                )
+        for name, value in seen.items():
+            if name.endswith("val_class_entropy"):
+                text = f"{value:.2f} of 2.30 nats, about {math.exp(value):.1f} digits"
+                text = f"{at}: the generated digits' classes have an entropy of {text}"
+                self.watch(name, value, value < self.collapsed, text)
+            elif name.endswith("val_coverage"):
+                highest = self.highest[name] = max(value, self.highest.get(name, 0.0))
+                text = f"{at}: the generated images are near {value:.0%} of the real ones, after"
+                self.watch(name, value, value < highest / 2, f"{text} {highest:.0%}")
+
+    def watch(self, name: str, value: float, low: bool, text: str) -> None:
+        """Warns of a figure that falls, or is low twice running as it never was otherwise.
+
+        Every GAN is low before it has learned anything. Once it recovers, the next fall counts.
+        """
+        if self.latest.get(name) == value:
+            return  # it was not measured since
+        self.latest[name] = value
+        if not low:
+            self.lows[name] = 1
+            self.said.discard(name)
+            return
+        self.lows[name] = self.lows.get(name, 0) + 1
+        if self.lows[name] > 1:
+            self.warn(name, f"{text}: mode collapse.")
 
     def warn(self, what: str, text: str) -> None:
         if what not in self.said:

@@ -6,7 +6,9 @@ from abc import ABC, abstractmethod
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 
+import torch
 from torch import Tensor
+from torchvision.transforms.v2 import functional as transforms
 
 from ganmnist.metrics.neighbours import nearest
 
@@ -22,6 +24,10 @@ class Seen(NamedTuple):
     features: Tensor  # (N, F)
     logits: Tensor  # (N, K, 10), for the K digits that an image shows
 
+    def first(self, n: int) -> Seen:
+        """The first n images."""
+        return Seen(*(part[:n] for part in self))
+
     @property
     def classes(self) -> Tensor:
         """(N, K) predicted classes."""
@@ -36,19 +42,35 @@ class Real:
         dataset: draws the images to look at.
         train, test: its parts.
         n: how many are compared with as many generated ones.
+        size: of the generated images. The real ones go through it too, so that both have lost the
+            same detail; None is their own.
     """
 
     def __init__(
-        self, extractor: Extractor, dataset: DataSet, train: Images, test: Images, n: int
+        self,
+        extractor: Extractor,
+        dataset: DataSet,
+        train: Images,
+        test: Images,
+        n: int,
+        size: int | None = None,
     ) -> None:
         self.extractor = extractor
         self.dataset = dataset
+        self.size = size
         self.parts = {"train": train, "test": test}
         self.n = n
 
     def look(self, part: str, at_least: int) -> Seen:
         images = self.parts[part]
-        return self.extractor(self.dataset.still(images, max(at_least, len(images.x))))
+        return self.see(self.dataset.still(images, max(at_least, len(images.x))))
+
+    def see(self, images: Tensor) -> Seen:
+        if self.size not in (None, images.shape[-1]):
+            side = [self.size, self.size]
+            batches = images.split(1000)
+            images = torch.cat([transforms.resize(x, side, antialias=True) for x in batches])
+        return self.extractor(images)
 
     @cached_property
     def test(self) -> Seen:
@@ -63,7 +85,7 @@ class Real:
     @cached_property
     def validation(self) -> Seen:
         """`n` of the training images, always the same."""
-        return self.extractor(self.dataset.still(self.parts["train"], self.n))
+        return self.see(self.dataset.still(self.parts["train"], self.n))
 
     @cached_property
     def test_to_train(self) -> Tensor:
@@ -73,6 +95,8 @@ class Real:
 
 class Metric(ABC):
     """One protocol; it may give several scalars, such as precision and recall."""
+
+    at_least = 2  # generated images that it needs
 
     @abstractmethod
     def __call__(self, fake: Seen, real: Real) -> dict[str, float]:

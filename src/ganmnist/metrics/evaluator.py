@@ -6,6 +6,7 @@ protocol's seed; the generator is in evaluation mode. So the same weights give t
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
@@ -14,9 +15,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from ganmnist.errors import UserError
 from ganmnist.metrics.base import Metric, Real, Seen
+from ganmnist.metrics.class_kl import frequencies
 from ganmnist.metrics.extractor import Extractor, classifier_path
 from ganmnist.metrics.fid import frechet_distance
+from ganmnist.metrics.prdc import coverage
 from ganmnist.rng import generator_for
 
 if TYPE_CHECKING:
@@ -44,10 +48,23 @@ class Evaluator:
         classifier: str | None = None,
     ) -> None:
         self.table = dict(table)
+        for name, value, fewest in (("val_n", val_n, 2), ("n", n, 2)):
+            if value < fewest:
+                raise UserError(f"metrics.{name}={value}: to compare them takes {fewest} or more.")
         self.n = n
         self.val_n = val_n
         self.seed = seed
         self.classifier = classifier
+        self.check(n)
+
+    def check(self, n: int) -> None:
+        """Raises UserError where a metric cannot be had of n generated images."""
+        for name, metric in self.table.items():
+            if n < metric.at_least:
+                raise UserError(
+                    f"{n} generated images are too few for metrics.table.{name}, which takes "
+                    f"{metric.at_least} or more: raise n."
+                )
 
     def prepare(self, data: DataModule, device: torch.device | str = "cpu") -> None:
         """Takes a data set that has been set up for what is real.
@@ -60,18 +77,21 @@ class Evaluator:
         path = Path(self.classifier) if self.classifier else classifier_path(data.dataset)
         self.extractor = Extractor(path, data.dataset, device)
         n = max(self.n, 2 * self.val_n)  # so that val_fid has images to spare for its floor
-        self.real = Real(self.extractor, data.dataset, data.train, data.test, n)
+        size = data.image_size
+        self.real = Real(self.extractor, data.dataset, data.train, data.test, n, size)
+        self.size = size or data.shape[-1]
         self.data = data.dataset.name
 
     def key(self, metric: str) -> str:
         """A metric's key: on other data than MNIST it carries their name."""
-        return metric if self.data == "MNIST" else f"{self.data.lower()}_{metric}"
+        return key_of(metric, self.data)
 
     @property
     def protocol(self) -> dict[str, Any]:
         """What the figures depend on besides the weights."""
         return {
             "data": self.data,
+            "image_size": self.size,
             "n": self.n,
             "val_n": self.val_n,
             "seed": self.seed,
@@ -83,23 +103,30 @@ class Evaluator:
         return gan.draw(n, generator_for("evaluation", self.seed), ema)
 
     def validate(self, images: Tensor) -> dict[str, float]:
-        """`val_fid` of images against as many training images, and the entropy of their classes.
+        """Figures of images against `val_n` training images, for all that is chosen by figures.
 
-        The entropy, in nats, is ln 10 = 2.3 where all digits are drawn alike, 0 for a single one.
+        `val_fid`; `val_coverage`, the share of those training images that a generated one is near
+        to; `val_class_entropy`, in nats: ln 10 = 2.3 where all digits are drawn alike, 0 for one.
         """
         seen = self.extractor(images)
         real = self.real.validation.features[: self.val_n]
-        p = torch.bincount(seen.classes.flatten(), minlength=10).double() / seen.classes.numel()
+        p = frequencies(seen.classes, seen.logits.shape[-1])
+        k = min(5, len(real) - 1)
         return {
             self.key("val_fid"): frechet_distance(seen.features, real),
+            self.key("val_coverage"): coverage(real, seen.features, k),
             self.key("val_class_entropy"): -torch.xlogy(p, p).sum().item(),
         }
 
     @cached_property
     def val_fid_floor(self) -> float:
-        """What `val_fid` would be of training images, `val_n` others than it compares with."""
-        others = self.real.validation.features[-self.val_n :]
-        return frechet_distance(others, self.real.validation.features[: self.val_n])
+        """What `val_fid` would be of training images, `val_n` others than it compares with.
+
+        NaN where the data have not as many.
+        """
+        features = self.real.validation.features
+        compared, others = features[: self.val_n], features[self.val_n : 2 * self.val_n]
+        return frechet_distance(others, compared) if len(others) == self.val_n else math.nan
 
     def measure(
         self, seen: Seen, track: Callable[[Iterable[Metric]], Iterable[Metric]] = iter
@@ -109,3 +136,8 @@ class Evaluator:
         for metric in track(self.table.values()):
             figures |= metric(seen, self.real)
         return {self.key(name): value for name, value in figures.items()}
+
+
+def key_of(metric: str, data: str) -> str:
+    """A metric's key: on other data than MNIST it carries their name."""
+    return metric if data == "MNIST" else f"{data.lower()}_{metric}"

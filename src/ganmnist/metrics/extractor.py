@@ -50,7 +50,7 @@ class Extractor:
                 f"The classifier {path} knows {' and '.join(self.record['data'])}, and its "
                 f"features mean nothing for {dataset.name}: leave metrics.classifier out."
             )
-        weights = path.read_bytes()
+        weights = path.read_bytes() if path.is_file() else b""
         if sha256(weights).hexdigest() != self.sha256:
             raise UserError(
                 f"{path} is not the file that {path.with_suffix('.json').name} describes: install "
@@ -74,7 +74,7 @@ class Extractor:
     def look(self, batch: Tensor) -> tuple[Tensor, Tensor]:
         """(B, C, H, W) uint8 to features (B, K x 64) and logits (B, K, 10), both float64."""
         x = self.glyphs(to_unit_range(batch))
-        if x.shape[-1] != SIZE:
+        if x.shape[-2:] != (SIZE, SIZE):
             x = transforms.resize(x, [SIZE, SIZE], antialias=True)
         with (
             torch.autocast(self.device.type, enabled=False),
@@ -118,9 +118,9 @@ def read_record(path: Path) -> dict[str, Any]:
         record = json.loads(path.with_suffix(".json").read_text())
     except (OSError, ValueError) as error:
         raise UserError(f"{path.with_suffix('.json')} does not describe {path}: {error}") from error
-    if record["architecture"] != Classifier.architecture:
+    if record.get("architecture") != Classifier.architecture:
         raise UserError(
-            f"{path} holds the weights of another network ({record['architecture']}) than this "
+            f"{path} holds the weights of another network ({record.get('architecture')}) than this "
             f"version's ({Classifier.architecture}): train the classifier again."
         )
     return record

@@ -16,10 +16,10 @@ from ganmnist.metrics.class_kl import frequencies, kl_divergence
 
 
 class Modes(Metric):
-    """`modes` and `mode_kl`, with those of the real images beside them as `real_...`."""
+    """`modes` and `mode_kl`; beside them, as `real_...`, those of as many test images."""
 
     def __call__(self, fake: Seen, real: Real) -> dict[str, float]:
-        return measure(fake, "") | measure(real.test, "real_")
+        return measure(fake, "") | measure(real.test.first(len(fake.logits)), "real_")
 
 
 def measure(seen: Seen, prefix: str) -> dict[str, float]:

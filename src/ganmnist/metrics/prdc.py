@@ -13,10 +13,18 @@ outlier with a huge ball cannot spoil: Naeem et al. (2020, arXiv 2002.09797).
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from ganmnist.errors import UserError
 from ganmnist.metrics.base import Metric, Real, Seen
 from ganmnist.metrics.neighbours import BLOCK, blocks, radii
+
+
+def coverage(x: Tensor, y: Tensor, k: int) -> float:
+    """The share of real features (N, F) whose ball holds one of the generated ones (M, F)."""
+    parts = zip(blocks(x, y), radii(x, k).split(BLOCK), strict=True)
+    covered = [(distances <= radius[:, None]).any(1) for distances, radius in parts]
+    return torch.cat(covered).double().mean().item()
 
 
 class PRDC(Metric):
@@ -30,13 +38,14 @@ class PRDC(Metric):
         if k < 1:
             raise UserError(f"k={k} is no number of neighbours: use 1 or more.")
         self.k = k
+        self.at_least = k + 1
 
     def __call__(self, fake: Seen, real: Real) -> dict[str, float]:
         x, y = real.test.features, fake.features
         if self.k >= min(len(x), len(y)):
             raise UserError(
                 f"k={self.k} neighbours take more images than {len(y)} generated and {len(x)} real "
-                "ones: lower k, or raise metrics.n."
+                "ones: lower metrics.table.prdc.k, or give more images."
             )
         x_radii, y_radii = radii(x, self.k), radii(y, self.k)
         in_x = torch.zeros(len(y), dtype=torch.long, device=y.device)  # balls B(x) that hold y
