@@ -9,38 +9,61 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
+RESULTS = DOCS / "results"
+Result = dict[str, Any]  # {"summary": summary.json, "env": env.json} of a run
+
 HEAD = """# Results
 
-Made by `python scripts/results.py` from the summaries in [results/](results/); what the columns
-mean is in [metrics.md](metrics.md). Figures are of the last epoch, 10,000 images, of the generator
-as trained / averaged.
+Made by `python scripts/results.py` from the summaries in [results/](results/); what the figures
+mean is in [metrics.md](metrics.md). Where two stand together they are of the generator as trained
+and of its moving average.
 """
-COLUMNS = ("fid", "precision", "recall", "coverage", "memorization")
+RECIPES = """
+## The recipes
+
+Of the last epoch, 10,000 images. `floor` is the `fid` of real images.
+"""
+OBJECTIVES = """
+## Every objective on one budget
+
+`experiment=comparison`: a narrow DCGAN with layer norm in D, 5 epochs, Adam at 5e-4 for all.
+Mean and standard deviation over the seeds. Nothing was tuned for any row, so this compares what
+objectives do untouched, not what they can do. Missing rows have not been run:
+`python scripts/compare.py objectives` runs them.
+"""
+STACKED = """
+## Stacked MNIST
+
+`experiment=stacked`, 26,000 samples, by `python scripts/compare.py stacked`. Real images get
+{modes:.0f} modes and a KL of {mode_kl:.3f} from the same classifier. For the published budget, that
+of PacGAN (6.4 million images), add `epochs=107` to a row's command.
+"""
 PUBLISHED = """
 ## Published numbers
 
-Other protocols than ours unless said otherwise; the rows of ours that are still to come are empty.
+Other protocols than ours unless said otherwise; ours stand in the tables above.
 
-| what | published | ours |
-|---|---|---|
-| Stacked MNIST, modes / KL: DCGAN | 99 / 3.40 | {stacked} |
-| VEEGAN | 150 / 2.95 | |
-| PacDCGAN2 | 1000 / 0.06 | |
-| WGAN-GP | 959 / 0.73 | |
-| StyleGAN2 | 940 / 0.42 | |
-| DDGAN | 1000 / 0.071 | |
-| R3GAN | 1000 / 0.029 | |
-| InfoGAN, error of the categorical code as a classifier | 5 % | |
-| BiGAN, 1-NN accuracy on encoder features | 97.39 % | |
-| Improved GAN, test errors with 100 labels | 93 +- 6.5 | |
-| Parzen log-likelihood, nats: GAN | 225 +- 2 | |
-| conditional GAN | 132 +- 1.8 | |
-| adversarial autoencoder | 340 +- 2 | |
+| what | published |
+|---|---|
+| Stacked MNIST, modes / KL: DCGAN | 99 / 3.40 |
+| VEEGAN | 150 / 2.95 |
+| PacDCGAN2 | 1000 / 0.06 |
+| WGAN-GP | 959 / 0.73 |
+| StyleGAN2 | 940 / 0.42 |
+| DDGAN | 1000 / 0.071 |
+| R3GAN | 1000 / 0.029 |
+| InfoGAN, error of the categorical code as a classifier | 5 % |
+| BiGAN, 1-NN accuracy on encoder features | 97.39 % |
+| Improved GAN, test errors with 100 labels | 93 +- 6.5 |
+| Parzen log-likelihood, nats: GAN | 225 +- 2 |
+| conditional GAN | 132 +- 1.8 |
+| adversarial autoencoder | 340 +- 2 |
 """
 
 
@@ -49,55 +72,129 @@ def keep(run: Path) -> None:
     summary, env = (json.loads((run / name).read_text()) for name in ("summary.json", "env.json"))
     name = f"{summary['task']}_seed{summary['settings']['seed']}.json"
     content = {"summary": summary, "env": env}
-    (DOCS / "results" / name).write_text(json.dumps(content, indent=2) + "\n")
+    (RESULTS / name).write_text(json.dumps(content, indent=2) + "\n")
 
 
-def row(result: dict[str, Any]) -> str:
-    """A run as a row of the table."""
-    summary, env = result["summary"], result["env"]
-    final = summary["metrics"]["final"]
-    cells = []
-    for column in COLUMNS:
-        figures = [final[weights] for weights in ("raw", "ema") if weights in final]
-        names = [next(name for name in f if name.endswith(column)) for f in figures]
-        cells.append(" / ".join(f"{f[name]:.3f}" for f, name in zip(figures, names, strict=True)))
-    floor = next(v for name, v in final["raw"].items() if name.endswith("fid_floor"))
-    command = " ".join(env["command"][1:]).replace("-m ", "", 1)
-    device = f"{env['device']['type']}, {env['threads']} threads"
-    return (
-        f"| {summary['task']} | {summary['settings']['seed']} | {summary['epochs']} | "
-        f"{' | '.join(cells)} | {floor:.3f} | {summary['seconds']:,.0f} | {device} | `{command}` |"
-    )
+def figure(result: Result, when: str, name: str, weights: str = "raw") -> float | None:
+    """A metric of a run, at its end ("final") or by its best checkpoint, whatever data it is of."""
+    summary = result["summary"]
+    data = "" if summary["data"] == "MNIST" else f"{summary['data'].lower()}_"
+    return summary["metrics"][when].get(weights, {}).get(f"{data}{name}")
 
 
-def render(results: list[dict[str, Any]]) -> str:
-    titles = ("run", "seed", "epochs", *COLUMNS, "floor", "seconds", "on", "command")
-    lines = [HEAD, "| " + " | ".join(titles) + " |", "|---" * len(titles) + "|"]
-    lines += [row(result) for result in results]
-    lines += ["", *spread(results)]
-    return "\n".join(lines) + "\n" + PUBLISHED.format(stacked="")
+def both(result: Result, name: str) -> str:
+    """A final metric as trained / averaged."""
+    values = [figure(result, "final", name, weights) for weights in ("raw", "ema")]
+    return " / ".join(f"{value:.3f}" for value in values if value is not None)
 
 
-def spread(results: list[dict[str, Any]]) -> list[str]:
-    """Mean and standard deviation of fid over the seeds of each task."""
-    lines = []
-    for task in dict.fromkeys(result["summary"]["task"] for result in results):
-        finals = [r["summary"]["metrics"]["final"] for r in results if r["summary"]["task"] == task]
-        if len(finals) > 1:
-            said = []
-            for weights in ("raw", "ema"):
-                values = [f[weights]["fid"] for f in finals if "fid" in f.get(weights, {})]
-                if len(values) > 1:
-                    said.append(f"{weights} {mean(values):.2f} +- {stdev(values):.2f}")
-            lines.append(f"- {task}, `fid` over {len(finals)} seeds: {', '.join(said)}")
-    return lines
+def spread(values: Iterable[float | None], decimals: int = 2) -> str:
+    """Mean and standard deviation."""
+    known = [value for value in values if value is not None]
+    if len(known) < 2:
+        return "".join(f"{value:.{decimals}f}" for value in known)
+    return f"{mean(known):.{decimals}f} +- {stdev(known):.{decimals}f}"
+
+
+def spreads(results: Sequence[Result], name: str, weights: str, decimals: int) -> str:
+    return spread((figure(result, "final", name, weights) for result in results), decimals)
+
+
+def command(result: Result) -> str:
+    """How the run was started, as one types it."""
+    words = [word for word in result["env"]["command"][1:] if word != "-m"]
+    return f"`python -m {' '.join(words)}`"
+
+
+def seconds(results: Sequence[Result]) -> str:
+    return f"{mean(r['summary']['seconds'] for r in results):,.0f}"
+
+
+def table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [titles, ["---"] * len(titles), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def recipes(results: Sequence[Result]) -> str:
+    columns = ("fid", "precision", "recall", "coverage", "memorization")
+    titles = ("run", "seed", "epochs", *columns, "floor", "seconds", "threads", "command")
+    rows = []
+    for result in results:
+        summary, floor = result["summary"], figure(result, "final", "fid_floor")
+        rows.append(
+            [
+                *(summary["task"], str(summary["settings"]["seed"]), str(summary["epochs"])),
+                *(both(result, name) for name in columns),
+                *(f"{floor:.3f}", seconds([result]), str(result["env"]["threads"])),
+                command(result),
+            ]
+        )
+    means = [
+        f"- {task}, `fid` over {len(runs)} seeds: as trained "
+        f"{spread(figure(r, 'final', 'fid') for r in runs)}, averaged "
+        f"{spread(figure(r, 'final', 'fid', 'ema') for r in runs)}\n"
+        for task, runs in by_task(results).items()
+        if len(runs) > 1
+    ]
+    return f"{RECIPES}\n{table(titles, rows)}\n{''.join(means)}"
+
+
+def objectives(results: Sequence[Result]) -> str:
+    titles = ("objective", "seeds", "best `fid`", "last `fid`", "precision", "coverage", "seconds")
+    rows = []
+    for task, runs in by_task(results).items():
+        figures = [("best", "fid"), ("final", "fid"), ("final", "precision"), ("final", "coverage")]
+        cells = [spread(figure(run, *which) for run in runs) for which in figures]
+        name = task.removeprefix("objectives_")
+        rows.append([f"`{name}`", str(len(runs)), *cells, seconds(runs)])
+    return f"{OBJECTIVES}\n{table(titles, rows)}"
+
+
+def stacked(results: Sequence[Result]) -> str:
+    titles = ("run", "seeds", "modes", "KL", "images seen", "seconds", "command of seed 0")
+    rows = []
+    for task, runs in by_task(results).items():
+        modes, kl = (
+            " / ".join(filter(None, (spreads(runs, name, w, decimals) for w in ("raw", "ema"))))
+            for name, decimals in (("modes", 0), ("mode_kl", 3))
+        )
+        images = f"{runs[0]['summary']['images_seen']:,}"
+        name = task.removeprefix("stacked_")
+        rows.append([name, str(len(runs)), modes, kl, images, seconds(runs), command(runs[0])])
+    real = {name: figure(results[0], "final", f"real_{name}") for name in ("modes", "mode_kl")}
+    return f"{STACKED.format(**real)}\n{table(titles, rows)}"
+
+
+def by_task(results: Iterable[Result]) -> dict[str, list[Result]]:
+    tasks: dict[str, list[Result]] = {}
+    for result in results:
+        tasks.setdefault(result["summary"]["task"], []).append(result)
+    return tasks
+
+
+def render(results: Sequence[Result]) -> str:
+    """The page; a table without any row is left out."""
+    tables: dict[tuple[str, ...], Callable[[Sequence[Result]], str]] = {
+        ("paper_dcgan", "report_mlp"): recipes,
+        ("objectives_",): objectives,
+        ("stacked_",): stacked,
+    }
+    page = HEAD
+    for tasks, draw in tables.items():
+        if rows := [r for r in results if r["summary"]["task"].startswith(tasks)]:
+            page += draw(rows)
+    return page + PUBLISHED
+
+
+def write() -> None:
+    files = sorted(RESULTS.glob("*.json"))
+    (DOCS / "results.md").write_text(render([json.loads(file.read_text()) for file in files]))
 
 
 def main() -> None:
     for run in sys.argv[1:]:
         keep(Path(run))
-    files = sorted((DOCS / "results").glob("*.json"))
-    (DOCS / "results.md").write_text(render([json.loads(file.read_text()) for file in files]))
+    write()
 
 
 if __name__ == "__main__":

@@ -1,0 +1,77 @@
+"""scripts/results.py: the page of results from kept summaries."""
+
+import importlib.util
+import json
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+from conftest import CHECKOUT
+
+
+@pytest.fixture
+def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The script, keeping its results in a folder of its own."""
+    spec = importlib.util.spec_from_file_location("results", CHECKOUT / "scripts/results.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    (tmp_path / "results").mkdir()
+    monkeypatch.setattr(module, "DOCS", tmp_path)
+    monkeypatch.setattr(module, "RESULTS", tmp_path / "results")
+    return module
+
+
+def result(task: str, seed: int, data: str = "MNIST", **figures: float) -> dict[str, Any]:
+    prefix = "" if data == "MNIST" else f"{data.lower()}_"
+    raw = {f"{prefix}{name}": value for name, value in figures.items()}
+    return {
+        "summary": {
+            "task": task,
+            "data": data,
+            "epochs": 20,
+            "seconds": 90.0,
+            "images_seen": 1_200_000,
+            "settings": {"seed": seed},
+            "metrics": {"best": {"epoch": 3, "raw": raw}, "final": {"epoch": 20, "raw": raw}},
+        },
+        "env": {"threads": 1, "command": ["python", "-m", "ganmnist.train", f"seed={seed}"]},
+    }
+
+
+def line(page: str, start: str) -> list[str]:
+    [found] = [row for row in page.splitlines() if row.startswith(f"| {start}")]
+    return [cell.strip() for cell in found.strip("|").split("|")]
+
+
+def test_recipes_stand_seed_by_seed_with_their_mean(results: ModuleType) -> None:
+    runs = [result("paper_dcgan", seed, fid=float(4 + seed), fid_floor=0.127) for seed in (0, 1, 2)]
+    page = results.render(runs)
+    assert line(page, "paper_dcgan | 1")[:4] == ["paper_dcgan", "1", "20", "5.000"]
+    assert "`python -m ganmnist.train seed=2`" in page
+    assert "over 3 seeds: as trained 5.00 +- 1.00" in page
+    assert "Every objective" not in page
+    assert "Stacked MNIST, modes / KL: DCGAN | 99 / 3.40" in page
+
+
+def test_objectives_are_means_over_seeds(results: ModuleType) -> None:
+    runs = [result("objectives_hinge", s, fid=float(8 + s), coverage=0.5) for s in (0, 1)]
+    assert line(results.render(runs), "`hinge`")[1:4] == ["2", "8.50 +- 0.71", "8.50 +- 0.71"]
+
+
+def test_stacked_digits_stand_beside_real_ones(results: ModuleType) -> None:
+    figures = {"modes": 876.0, "mode_kl": 0.51234, "real_modes": 1000.0, "real_mode_kl": 0.0246}
+    page = results.render([result("stacked_dcgan", 0, "StackedMNIST", **figures)])
+    assert "Real images get\n1000 modes and a KL of 0.025" in page
+    assert line(page, "dcgan")[2:5] == ["876", "0.512", "1,200,000"]
+
+
+def test_what_a_run_came_to_is_kept_and_drawn(results: ModuleType, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    for name, content in result("report_mlp", 7, fid=16.0, fid_floor=0.1).items():
+        (run / f"{name}.json").write_text(json.dumps(content))
+    results.keep(run)
+    results.write()
+    assert (tmp_path / "results/report_mlp_seed7.json").is_file()
+    assert line((tmp_path / "results.md").read_text(), "report_mlp")[1] == "7"
