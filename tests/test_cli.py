@@ -161,6 +161,11 @@ def test_gpus_that_are_not_there_are_refused_before_data_are_read(
         ("model.generator.latent_dim=ten", ["model.generator.latent_dim=ten: this takes a int."]),
         ("optimizer.d.lr=-1", ["The optimisers cannot be built", "Invalid learning rate: -1"]),
         ("trainer.limit_train_batches=-1", ["limit_train_batches"]),
+        ("model.discriminator.channels=3", ["cannot take 64 images of shape (1, 28, 28)"]),
+        ("stabilizer=pacgan stabilizer.pacgan.m=3", ["batch of 64 images makes no packs of 3"]),
+        ("objective=wgan_gp", ["choose model.discriminator.norm=layer"]),
+        ("objective=wgan stabilizer=spectral_norm", ["leave stabilizer=spectral_norm out"]),
+        ("gan.d_steps=0", ["gan.d_steps=0 is no number of steps"]),
         ("batch_size=100000", ["batch_size=100000", "3000 training images of digits"]),
     ],
 )

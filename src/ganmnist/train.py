@@ -172,6 +172,8 @@ def check_shapes(gan: GAN, data: DataModule) -> None:
             f"The generator makes images of shape {made}, but those of {data.dataset.name} have "
             f"{data.shape}: change model.generator, or datamodule.image_size and data.channels."
         )
+    if data.batch_size > 1024:  # which would take long, and is refused elsewhere if too large
+        return
     try:
         gan.rehearse(data.batch_size)
     except (RuntimeError, ValueError) as error:
