@@ -134,7 +134,7 @@ def test_stacked_mnist_counts_its_modes(tmp_path: Path, mnist_root: Path) -> Non
     summary = json.loads((tmp_path / "summary.json").read_text())
     final = summary["metrics"]["final"]["raw"]
     assert 1 <= final["stackedmnist_modes"] <= 100
-    assert 990 < final["stackedmnist_real_modes"] <= 1000  # of 10,000 test triples
+    assert 90 < final["stackedmnist_real_modes"] <= 100  # of as many real triples
     assert final["stackedmnist_mode_kl"] >= 0
 
 
