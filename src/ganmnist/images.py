@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
+from ganmnist.errors import UserError
 from ganmnist.paths import whole
 from ganmnist.pixels import to_bytes
 
@@ -22,9 +23,19 @@ def to_uint8(x: Tensor) -> np.ndarray:
     return to_bytes(x).cpu().permute(0, 2, 3, 1).numpy()
 
 
+def check_channels(channels: int) -> None:
+    """Raises UserError where so many channels are no picture."""
+    if channels not in (1, 3):
+        raise UserError(
+            f"{channels} channels are no picture, which has 1 (grey) or 3 (RGB): points in the "
+            "plane are drawn by callbacks=plane, and had from ganmnist.load(run).sample(n)."
+        )
+
+
 def grid(images: np.ndarray, columns: int) -> Image.Image:
     """Images (N, H, W, C) uint8 in rows of `columns`, enlarged without smoothing."""
     n, h, w, c = images.shape
+    check_channels(c)
     rows = -(-n // columns)
     cell_h, cell_w = h * SCALE + GAP, w * SCALE + GAP
     canvas = np.full((rows * cell_h + GAP, columns * cell_w + GAP, c), PAPER, np.uint8)
@@ -74,6 +85,11 @@ def save(image: Image.Image, path: Path) -> None:
     """Writes a picture in the format that its name ends with."""
     with whole(path) as part:
         image.save(part, format=path.suffix[1:])
+
+
+def indexed(image: Image.Image) -> Image.Image:
+    """A picture as a GIF holds it: in colour with a palette of its own, which takes a while."""
+    return image.convert("P", palette=Image.Palette.ADAPTIVE) if image.mode == "RGB" else image
 
 
 def save_gif(frames: Sequence[Image.Image], path: Path, seconds: float = 8.0) -> None:

@@ -1,4 +1,4 @@
-"""Bytes to the networks' range and back."""
+"""Bytes to the networks' range and back. What is float is in that range, [-1, 1], already."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from torch import Tensor
 
 def to_unit_range(x: Tensor) -> Tensor:
     """uint8 to float32 in [-1, 1], in torchvision's order of roundings (mean 0.5, std 0.5)."""
-    return x.float().div_(255).sub_(0.5).div_(0.5)
+    return x if x.is_floating_point() else x.float().div_(255).sub_(0.5).div_(0.5)
 
 
 def to_bytes(x: Tensor) -> Tensor:

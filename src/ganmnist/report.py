@@ -232,6 +232,8 @@ def charts(curves: plots.Curves, floor: Any) -> dict[str, list[tuple[str, str]]]
     logits = {name: column.replace("prob", "logit") for name, column in outputs.items()}
     fid = {"as trained": "val_fid", "EMA": "val_fid_ema"}
     entropy = {"as trained": "val_class_entropy", "EMA": "val_class_entropy_ema"}
+    modes = {"as trained": "modes", "EMA": "modes_ema"}
+    quality = {"as trained": "high_quality", "EMA": "high_quality_ema"}
     real = ("real images", floor) if is_number(floor) else None
     even = ("classes drawn evenly", math.log(10))
     return {
@@ -243,6 +245,8 @@ def charts(curves: plots.Curves, floor: Any) -> dict[str, list[tuple[str, str]]]
         "validation": [
             *chart("val_fid", "epochs", fid, level=real, log=True),
             *chart("val_class_entropy", "epochs", entropy, level=even, zero=False),
+            *chart("modes", "epochs", modes),
+            *chart("high_quality", "epochs", quality, ends=(0, 1)),
         ],
     }
 

@@ -4,6 +4,7 @@ from ganmnist.callbacks.checkpoint import LastCheckpoint
 from ganmnist.callbacks.evaluation import Evaluation
 from ganmnist.callbacks.health import Health
 from ganmnist.callbacks.interrupt import Interrupt
+from ganmnist.callbacks.plane import Plane
 from ganmnist.callbacks.progress import ProgressBar
 from ganmnist.callbacks.samples import Samples
 from ganmnist.callbacks.scalars import Scalars
@@ -13,6 +14,7 @@ __all__ = [
     "Health",
     "Interrupt",
     "LastCheckpoint",
+    "Plane",
     "ProgressBar",
     "Samples",
     "Scalars",

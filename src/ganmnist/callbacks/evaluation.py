@@ -28,15 +28,17 @@ log = logging.getLogger(__name__)
 class Evaluation(Callback):
     """Measures the generator, as trained and averaged (`..._ema`).
 
-    Every few epochs `metrics/val_fid` and its like; a new lowest `monitor`
-    makes checkpoints/best.ckpt. At the end the evaluator's table, for the last and for the best
-    weights: `summary` has it for summary.json.
+    Every few epochs `metrics/val_fid` and its like, or what else the evaluator validates by; a new
+    lowest `monitor` makes checkpoints/best.ckpt. At the end the evaluator's table, for the last and
+    for the best weights: `summary` has it for summary.json.
 
     Args:
         folder: the run's.
         evaluator: the protocol; one without a table measures nothing.
         every_epochs: None is about ten times a run, and always at its end.
-        monitor: val_fid or val_fid_ema, without the prefix of the data.
+        monitor: a figure of the evaluator's validation, such as val_fid or val_fid_ema, without the
+            prefix of the data.
+        neighbours: draw samples/neighbours.png.
     """
 
     def __init__(
@@ -45,17 +47,20 @@ class Evaluation(Callback):
         evaluator: Evaluator,
         every_epochs: int | None = None,
         monitor: str = "val_fid",
+        neighbours: bool = True,
     ) -> None:
         self.folder = Path(folder)
         self.evaluator = evaluator
         self.every_epochs = every_epochs
         self.monitor = monitor
+        self.neighbours = neighbours
         self.lowest = math.inf
         self.summary: dict[str, Any] = {}
 
     def setup(self, trainer: L.Trainer, gan: GAN, stage: str) -> None:
         self.active = bool(self.evaluator.table)
-        monitors = [f"val_fid{ENDING[weights]}" for weights in weights_of(gan)]
+        ends = [ENDING[weights] for weights in weights_of(gan)]
+        monitors = [f"{name}{end}" for name in self.evaluator.monitors for end in ends]
         if self.active and self.monitor not in monitors:
             raise UserError(
                 f"callbacks.evaluation.monitor={self.monitor} is not measured: choose one of "
@@ -103,11 +108,11 @@ class Evaluation(Callback):
     def measure(self, trainer: L.Trainer, gan: GAN) -> None:
         """The full table of the last and of the best weights; what is measured is kept at once."""
         epoch = trainer.current_epoch
-        floor = self.evaluator.val_fid_floor
+        floors = self.evaluator.floors
         final: dict[str, Any] = {"epoch": epoch}
-        self.summary |= {"protocol": self.evaluator.protocol, "val_fid_floor": floor}
-        self.summary["final"] = final
-        self.report(trainer, gan, {f"final/{self.evaluator.key('val_fid_floor')}": floor})
+        self.summary |= {"protocol": self.evaluator.protocol, **floors, "final": final}
+        key = self.evaluator.key
+        self.report(trainer, gan, {f"final/{key(name)}": value for name, value in floors.items()})
         seen = {}
         for weights in weights_of(gan):
             seen[weights] = self.look(gan, weights)
@@ -117,7 +122,8 @@ class Evaluation(Callback):
             "generated": histogram(seen["raw"]),
             "test": histogram(self.evaluator.real.test),
         }
-        self.draw_neighbours(seen["raw"])
+        if self.neighbours:
+            self.draw_neighbours(seen["raw"])
 
         best = self.summary.get("best", {})
         if best.get("epoch") == epoch:

@@ -56,7 +56,7 @@ class Samples(Callback):
         self.data = trainer.datamodule.dataset.name
         self.latents = gan.prior(self.count, generator_for("fixed latents", gan.seed))
         if trainer.is_global_zero:
-            self.add_frame(self.draw(gan.sample(*self.latents), "untrained"))
+            self.add_frame(self.draw(gan, gan.sample(*self.latents), "untrained"))
             self.active = True
 
     def on_train_batch_end(
@@ -68,8 +68,8 @@ class Samples(Callback):
             return
         at = f"epoch {trainer.current_epoch + 1}, batch {gan.batches_seen:,}"
         name = f"{gan.batches_seen:06d}.png"
-        self.save(self.draw(self.real[: self.count], f"real, {at}"), f"real_{name}")
-        fake = self.draw(gan.sample(*self.latents), at)
+        self.save(self.draw_real(f"real, {at}"), f"real_{name}")
+        fake = self.draw(gan, gan.sample(*self.latents), at)
         self.save(fake, f"fake_{name}")
         self.add_frame(fake)
 
@@ -78,15 +78,14 @@ class Samples(Callback):
             return
         epoch = trainer.current_epoch + 1
         x = gan.sample(*self.latents)
-        picture = self.draw(x, f"epoch {epoch}")
+        picture = self.draw(gan, x, f"epoch {epoch}")
         self.save(picture, f"epoch_{epoch:03d}.png")
         if gan.batches_seen % self.every:
             self.add_frame(picture)
-        strip = images.grid(images.to_uint8(x[: self.columns]), self.columns)
-        self.strips.append((f"epoch {epoch}", strip))
+        self.strips.append((f"epoch {epoch}", self.strip(gan, x)))
         for logger in trainer.loggers:
             if hasattr(logger, "log_image"):
-                real = self.draw(self.real[: self.count], f"real, epoch {epoch}")
+                real = self.draw_real(f"real, epoch {epoch}")
                 logger.log_image("samples/generated", [picture], step=gan.batches_seen)
                 logger.log_image("samples/real", [real], step=gan.batches_seen)
         self.assemble()
@@ -107,6 +106,7 @@ class Samples(Callback):
 
     def add_frame(self, frame: Image.Image) -> None:
         """Keeps at most twice the frames that are shown, evenly spread, however long the run."""
+        frame = images.indexed(frame)
         if self.drawn % self.stride == 0:
             self.frames.append(frame)
         self.drawn += 1
@@ -115,7 +115,21 @@ class Samples(Callback):
             self.frames = self.frames[::2]
             self.stride *= 2
 
-    def draw(self, x: Tensor, what: str) -> Image.Image:
+    # What other data than images draw in their own way.
+
+    def draw(self, gan: GAN, x: Tensor, what: str) -> Image.Image:
+        """The picture of generated samples x (count, C, H, W)."""
+        return self.grid(x, what)
+
+    def draw_real(self, what: str) -> Image.Image:
+        """The picture of the newest real batch."""
+        return self.grid(self.real[: self.count], what)
+
+    def strip(self, gan: GAN, x: Tensor) -> Image.Image:
+        """The row of epochs.png that shows generated samples x (count, C, H, W)."""
+        return images.grid(images.to_uint8(x[: self.columns]), self.columns)
+
+    def grid(self, x: Tensor, what: str) -> Image.Image:
         caption = f"{self.data}, {what}"
         return images.captioned(images.grid(images.to_uint8(x), self.columns), caption)
 

@@ -10,6 +10,7 @@ from ganmnist.data.datasets import (
     Images,
     StackedMNIST,
 )
+from ganmnist.data.plane import Grid, Mixture, Ring
 
 __all__ = [
     "MNIST",
@@ -18,6 +19,9 @@ __all__ = [
     "DataSet",
     "Digits",
     "FashionMNIST",
+    "Grid",
     "Images",
+    "Mixture",
+    "Ring",
     "StackedMNIST",
 ]

@@ -36,7 +36,7 @@ class UnavailableError(UserError):
 class Images(NamedTuple):
     """One part of a data set."""
 
-    x: Tensor  # (N, C, H, W) uint8
+    x: Tensor  # (N, C, H, W) uint8, or float32 in [-1, 1]
     y: Tensor  # (N,) int64
 
 

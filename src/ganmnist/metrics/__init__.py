@@ -9,6 +9,7 @@ from ganmnist.metrics.inception_score import InceptionScore
 from ganmnist.metrics.kid import KID
 from ganmnist.metrics.memorization import Memorization
 from ganmnist.metrics.modes import Modes
+from ganmnist.metrics.plane import PlaneEvaluator, Recovered
 from ganmnist.metrics.prdc import PRDC
 
 __all__ = [
@@ -22,6 +23,8 @@ __all__ = [
     "Memorization",
     "Metric",
     "Modes",
+    "PlaneEvaluator",
     "Real",
+    "Recovered",
     "Seen",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from functools import cached_property
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
@@ -14,7 +14,6 @@ from ganmnist.metrics.neighbours import nearest
 
 if TYPE_CHECKING:
     from ganmnist.data import DataSet, Images
-    from ganmnist.metrics.extractor import Extractor
 
 
 class Seen(NamedTuple):
@@ -34,11 +33,21 @@ class Seen(NamedTuple):
         return self.logits.argmax(-1)
 
 
+class Eye(Protocol):
+    """Looks at images (N, C, H, W)."""
+
+    @property
+    def sha256(self) -> str | None:
+        """The checksum of its weights; None where there are none."""
+
+    def __call__(self, images: Tensor, /) -> Seen: ...
+
+
 class Real:
     """The real images through the classifier; each part is looked at once, on first use.
 
     Args:
-        extractor: the classifier.
+        extractor: the classifier, or what else looks at them.
         dataset: draws the images to look at.
         train, test: its parts.
         n: how many are compared with as many generated ones.
@@ -48,7 +57,7 @@ class Real:
 
     def __init__(
         self,
-        extractor: Extractor,
+        extractor: Eye,
         dataset: DataSet,
         train: Images,
         test: Images,

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from ganmnist.errors import UserError
-from ganmnist.metrics.base import Metric, Real, Seen
+from ganmnist.metrics.base import Eye, Metric, Real, Seen
 from ganmnist.metrics.class_kl import frequencies
 from ganmnist.metrics.extractor import Extractor, classifier_path
 from ganmnist.metrics.fid import frechet_distance
@@ -24,12 +24,15 @@ from ganmnist.metrics.prdc import coverage
 from ganmnist.rng import generator_for
 
 if TYPE_CHECKING:
-    from ganmnist.data import DataModule
+    from ganmnist.data import DataModule, DataSet
     from ganmnist.gan import GAN
 
 
 class Evaluator:
     """Measures images against a data set.
+
+    Attributes:
+        monitors: figures of `validate` that are the lower the better, to choose the best weights.
 
     Args:
         table: the metrics of the full table; without any, nothing is measured during training.
@@ -38,6 +41,8 @@ class Evaluator:
         seed: keys the latents.
         classifier: weights to use instead of those that belong to the data.
     """
+
+    monitors: tuple[str, ...] = ("val_fid",)
 
     def __init__(
         self,
@@ -74,13 +79,17 @@ class Evaluator:
         """
         assert data.train is not None
         assert data.test is not None
-        path = Path(self.classifier) if self.classifier else classifier_path(data.dataset)
-        self.extractor = Extractor(path, data.dataset, device)
+        self.extractor = self.eye_for(data.dataset, device)
         n = max(self.n, 2 * self.val_n)  # so that val_fid has images to spare for its floor
         size = data.image_size
         self.real = Real(self.extractor, data.dataset, data.train, data.test, n, size)
         self.size = size or data.shape[-1]
         self.data = data.dataset.name
+
+    def eye_for(self, dataset: DataSet, device: torch.device | str) -> Eye:
+        """What looks at the images."""
+        path = Path(self.classifier) if self.classifier else classifier_path(dataset)
+        return Extractor(path, dataset, device)
 
     def key(self, metric: str) -> str:
         """A metric's key: on other data than MNIST it carries their name."""
@@ -117,6 +126,11 @@ class Evaluator:
             self.key("val_coverage"): coverage(real, seen.features, k),
             self.key("val_class_entropy"): -torch.xlogy(p, p).sum().item(),
         }
+
+    @property
+    def floors(self) -> dict[str, float]:
+        """What real images get in validation."""
+        return {"val_fid_floor": self.val_fid_floor}
 
     @cached_property
     def val_fid_floor(self) -> float:
