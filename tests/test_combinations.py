@@ -4,15 +4,13 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import RandomImages, configuration, small_gan, watch
+from conftest import RandomImages, configuration, watch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from lightning import Trainer
 
 from ganmnist.data import DataModule
 from ganmnist.gan import GAN
-from ganmnist.networks.stabilizers import SpectralNorm
-from ganmnist.objectives import Wasserstein
 from ganmnist.paths import conf_dir
 
 
@@ -91,10 +89,12 @@ def test_a_penalty_goes_with_another_objective(penalty: str) -> None:
 @pytest.mark.parametrize("stabilizer", choices("stabilizer"))
 def test_a_stabiliser_goes_with_an_objective(stabilizer: str, objective: str) -> None:
     parts = (f"objective={objective}", f"stabilizer={stabilizer}", LAYER_NORM)
+    if stabilizer == "spectral_norm":
+        parts = (*parts, "model.discriminator.norm=none")
     refused = {
         ("label_smoothing", "hinge"): "smoothing",
         ("label_smoothing", "rpgan_r1r2"): "smoothing",
-        ("unrolled", "rpgan_r1r2"): "differentiate r1 and r2 three times",
+        ("unrolled", "rpgan_r1r2"): "cannot follow r1 and r2",
     }
     if why := refused.get((stabilizer, objective)):
         with pytest.raises(InstantiationException, match=why):
@@ -106,12 +106,17 @@ def test_a_stabiliser_goes_with_an_objective(stabilizer: str, objective: str) ->
 @pytest.mark.parametrize("schedule", choices("schedule"))
 @pytest.mark.parametrize("optimizer", choices("optimizer"))
 def test_a_schedule_goes_with_an_optimiser(optimizer: str, schedule: str) -> None:
-    train(*build("mlp", f"optimizer={optimizer}", f"schedule={schedule}", "epochs=20"))
+    gan, size = build("mlp", f"optimizer={optimizer}", f"schedule={schedule}", "epochs=20")
+    if (optimizer, schedule) == ("sgd", "r3gan"):
+        with pytest.raises(ValueError, match="Adam's beta2"):
+            gan.configure_optimizers()
+    else:
+        train(gan, size)
 
 
 def test_several_of_a_group_are_a_list() -> None:
     several = ("penalty=[r1,r2]", "stabilizer=[spectral_norm,minibatch_std,pacgan]")
-    gan, size = build("dcgan", "objective=wgan_gp", *several, LAYER_NORM)
+    gan, size = build("resnet", "objective=wgan_gp", *several)
     assert list(gan.terms) == ["gradient_penalty", "r1", "r2"]
     train(gan, size)
 
@@ -125,8 +130,3 @@ def test_two_time_scales_are_the_learning_rates_of_the_players() -> None:
 def test_stacked_digits_are_packed_too() -> None:
     gan, _ = build("dcgan", "data=stacked_mnist", "stabilizer=pacgan", "stabilizer.pacgan.m=4")
     assert gan.discriminator.inside.blocks[0].in_channels == 12
-
-
-def test_all_that_is_said_about_a_refusal_names_a_way_out() -> None:
-    with pytest.raises(ValueError, match="leave stabilizer=spectral_norm out"):
-        small_gan(objective=Wasserstein(), stabilizers={"it": SpectralNorm})

@@ -8,11 +8,11 @@ import torch
 from conftest import fit, images, small_gan, watch
 from torch import Tensor, nn
 
-from ganmnist.duel import Clock, Duel, Sample
+from ganmnist.duel import Clock, Duel, Sample, Term
 from ganmnist.networks import dcgan
 from ganmnist.networks.base import Discriminator
 from ganmnist.networks.stabilizers import Packed
-from ganmnist.objectives import BCE, OnlyD
+from ganmnist.objectives import BCE, OnlyD, Wasserstein
 from ganmnist.regularizers import (
     R1,
     R2,
@@ -251,3 +251,30 @@ def test_historical_averages_are_not_trained_but_kept_in_checkpoints() -> None:
     assert len(past) == len([*gan.generator.parameters(), *gan.discriminator.parameters()])
     assert not ids & {id(p) for p in past}
     assert {name for name in gan.state_dict() if "history" in name}
+
+
+@pytest.mark.parametrize(
+    "make",
+    [R1, R2, GradientPenalty, Dragan, FeatureMatching, HistoricalAverage],
+)
+def test_weights_are_numbers_of_at_least_0(make: Callable[[float], Term]) -> None:
+    for wrong in (-0.1, "ten", True, math.nan):
+        with pytest.raises(ValueError, match=f"{make.__name__} is {wrong}: choose a number of at"):
+            make(wrong)
+    make(0.0)
+
+
+def test_one_bound_of_the_slope_is_enough() -> None:
+    with pytest.raises(ValueError, match="wasserstein and gp both bound D's slope"):
+        small_gan(
+            discriminator=dcgan.Discriminator(
+                widths=[4], kernels=[4, 4], strides=[2, 1], norm="layer"
+            ),
+            objective=Wasserstein(clip=0.01),
+            terms={"gp": GradientPenalty()},
+        )
+
+
+def test_a_term_may_not_take_the_objectives_name() -> None:
+    with pytest.raises(ValueError, match=r"terms\.bce has the objective's name"):
+        small_gan(terms={"bce": R1(1.0)})

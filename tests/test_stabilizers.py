@@ -1,6 +1,7 @@
 """What is put around a discriminator, against what it promises."""
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -98,9 +99,42 @@ def test_a_discriminator_under_spectral_norm_is_lipschitz() -> None:
 
 
 def test_clipped_weights_and_spectral_norm_exclude_each_other() -> None:
+    normed = {"it": SpectralNorm}
     with pytest.raises(ValueError, match=r"clip=0\.01 .* objective\.clip=null"):
-        small_gan(objective=Wasserstein(clip=0.01), stabilizers={"it": SpectralNorm})
-    small_gan(objective=Wasserstein(clip=None), stabilizers={"it": SpectralNorm})
+        small_gan(discriminator=two_blocks(), objective=Wasserstein(clip=0.01), stabilizers=normed)
+    small_gan(discriminator=two_blocks(), objective=Wasserstein(clip=None), stabilizers=normed)
+
+
+@pytest.mark.parametrize("norm", ["batch", "layer"])
+def test_spectral_norm_is_refused_where_a_norm_layer_takes_it_back(norm: str) -> None:
+    with pytest.raises(ValueError, match=r"choose model\.discriminator\.norm=none"):
+        SpectralNorm(two_blocks(norm))
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda d: Packed(d, 0), "m=0 makes no packs"),
+        (lambda d: InstanceNoise(d, -0.1), "the sigma of InstanceNoise is -0.1"),
+        (lambda d: InstanceNoise(d, Linear(0.1, "ten")), "the sigma of InstanceNoise is ten"),
+        (lambda d: MinibatchDiscrimination(d, kernels=0), "kernels=0 and dims=5"),
+        (lambda d: MinibatchDiscrimination(d, dims=0), "kernels=50 and dims=0"),
+    ],
+)
+def test_numbers_that_make_no_sense_are_refused(
+    make: Callable[[Discriminator], Discriminator], words: str
+) -> None:
+    with pytest.raises(ValueError, match=words):
+        make(two_blocks())
+
+
+def test_the_spread_of_a_batch_has_a_slope_in_half_precision() -> None:
+    """A feature that is the same in all images, such as a ReLU that is never on, gives 0."""
+    d = MinibatchStd(two_blocks()).half()
+    features = torch.zeros(4, d.n_features, dtype=torch.half, requires_grad=True)
+    with torch.autocast("cpu", torch.half):
+        (slope,) = torch.autograd.grad(d.score(features, Sample(None)).sum(), features)
+    assert slope.isfinite().all()
 
 
 # What D sees
@@ -246,7 +280,7 @@ WRAPPERS = {
 
 @pytest.mark.parametrize("name", WRAPPERS)
 def test_wrapped_discriminators_train_with_all_their_parameters(name: str) -> None:
-    gan = small_gan(stabilizers={"it": WRAPPERS[name]})
+    gan = small_gan(discriminator=two_blocks(), stabilizers={"it": WRAPPERS[name]})
     moved = watch(gan)
     fit(gan, batches=2)
     d = {name for name, _ in gan.discriminator.named_parameters("discriminator")}

@@ -149,6 +149,7 @@ def test_real_images_are_better_than_noise(here: Path, digits_root: Path) -> Non
         ("evaluate", ["run=a", "out=text.npz/x.json"], "out=text.npz/x.json cannot be written"),
         ("generate", ["run=a", "out=x.jpg"], "ends in .png (a picture) or .npz"),
         ("generate", ["run=a", "interpolate=8by10"], "such as interpolate=8x10"),
+        ("generate", ["run=a", "interpolate=8x10", "n=9"], "so leave out n"),
         ("generate", ["run=a", "sed=1"], "Did you mean seed?"),
         ("generate", ["n=ten"], "n=ten: n takes a whole number of at least 1"),
     ],

@@ -9,10 +9,11 @@ from conftest import changed, fit, images, small_gan, snapshot, watch
 from torch import Tensor, nn
 
 from ganmnist.duel import Duel, Sample
+from ganmnist.networks import dcgan
 from ganmnist.networks.base import Discriminator
 from ganmnist.networks.stabilizers import SpectralNorm
 from ganmnist.objectives import Objective
-from ganmnist.regularizers import R1, FeatureMatching
+from ganmnist.regularizers import R1, FeatureMatching, HistoricalAverage
 from ganmnist.unrolled import Unrolled
 
 LR = 0.1
@@ -74,7 +75,12 @@ def test_unrolled_steps_are_gradient_steps_that_g_feels() -> None:
 
 PARTS: dict[str, Callable[[], dict[str, Any]]] = {
     "batch norm": dict,
-    "spectral norm": lambda: {"stabilizers": {"spectral_norm": SpectralNorm}},
+    "spectral norm": lambda: {
+        "discriminator": dcgan.Discriminator(
+            widths=[4], kernels=[4, 4], strides=[2, 1], norm="none"
+        ),
+        "stabilizers": {"spectral_norm": SpectralNorm},
+    },
     "feature matching": lambda: {"terms": {"feature_matching": FeatureMatching()}},
 }
 
@@ -90,9 +96,12 @@ def test_unrolling_leaves_d_as_it_was(parts: str) -> None:
     assert {name for name, _ in gan.discriminator.named_parameters("discriminator")} <= moved["d"]
 
 
-def test_penalties_would_be_differentiated_three_times() -> None:
-    with pytest.raises(ValueError, match=r"differentiate r1 three times .* penalty=none"):
-        small_gan(Unrolled, terms={"r1": R1(1.0)}, unroll=1, unroll_lr=LR)
+def test_what_unrolled_steps_cannot_follow_is_refused() -> None:
+    for name, term in {"r1": R1(1.0), "past": HistoricalAverage()}.items():
+        with pytest.raises(ValueError, match=rf"cannot follow {name}: .* penalty=none"):
+            small_gan(Unrolled, terms={name: term}, unroll=1, unroll_lr=LR)
+    with pytest.raises(ValueError, match=r"gan\.unroll_lr is -1"):
+        small_gan(Unrolled, unroll=1, unroll_lr=-1)
     with pytest.raises(ValueError, match="unroll=-1"):
         small_gan(Unrolled, unroll=-1, unroll_lr=LR)
 

@@ -114,7 +114,14 @@ def refusals() -> Iterator[None]:
         cause = error.__cause__
         if isinstance(cause, UserError | ValueError | MisconfigurationException):
             raise UserError(" ".join(str(cause).split())) from error
-        if isinstance(cause, TypeError) and re.search(r"__init__\(\) (got|missing)", str(cause)):
+        strange = re.search(r"__init__\(\) got an unexpected keyword argument ('\w+')", str(cause))
+        where = re.search(r"call to target '(.+?)'.*full_key: (\S+)", str(error), re.DOTALL)
+        if strange and where:
+            raise UserError(
+                f"{where[2]} is a {where[1]}, which takes no {strange[1]}: leave out what sets it, "
+                "or choose another."
+            ) from error
+        if isinstance(cause, TypeError) and re.search(r"__init__\(\) missing", str(cause)):
             raise UserError(" ".join(str(error).split())) from error
         raise
 

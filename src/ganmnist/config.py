@@ -94,7 +94,7 @@ class Evaluate(Trained):
 class Generate(Trained):
     """What conf/generate.yaml is checked against."""
 
-    n: int = knob("images", "64", minimum=1)
+    n: int | None = knob("images, 64 if nothing is said", "100", minimum=1)
     interpolate: str | None = knob("walks x steps between pairs of latents", "8x10")
     out: str = knob("a picture (.png) or arrays (.npz)", "digits.npz")
     seed: int = knob("of the latents", "0", minimum=0, below=2**32)

@@ -105,6 +105,7 @@ class Term(nn.Module):
     player: Player = "d"
     needs_real_grad = False  # d_loss differentiates with respect to real.x
     needs_fake_grad = False  # d_loss differentiates with respect to fake.x
+    bounds_slope = False  # holds D's slope near or under a number; one of a kind in a GAN
 
     def setup(self, generator: nn.Module, discriminator: Discriminator) -> None:
         """Called once with the networks of the game.

@@ -85,6 +85,10 @@ class GAN(L.LightningModule):
         for name in ("d_steps", "g_steps", "accumulate"):
             if (value := locals()[name]) < 1:
                 raise ValueError(f"gan.{name}={value} is no number of steps: choose 1 or more")
+        if clip is not None and not clip > 0:
+            raise ValueError(f"gan.clip={clip} leaves no gradient: choose a norm above 0, or null")
+        if (name := name_of(objective)) in terms:
+            raise ValueError(f"terms.{name} has the objective's name: choose another")
         self.automatic_optimization = False
         self.generator = generator
         self.ema = None if ema is None else Average(generator, ema)
@@ -95,6 +99,8 @@ class GAN(L.LightningModule):
         self.terms = cast(Mapping[str, Term], nn.ModuleDict(terms))
         for term in (objective, *terms.values()):
             term.setup(generator, discriminator)
+        if len(bounds := [n for n, term in self.named_terms.items() if term.bounds_slope]) > 1:
+            raise ValueError(f"{' and '.join(bounds)} both bound D's slope: leave one out")
         self.latent = latent
         self.make_optimizers = (d_optimizer, g_optimizer)
         self.schedules = dict(schedules)
@@ -160,10 +166,15 @@ class GAN(L.LightningModule):
         clock = Clock(self.turn, self.batches_seen / max(self.batches_of_run, 1))
         for module in self.timed:
             module.tick(clock)
+        self.apply_schedules(self.both_optimizers, clock.progress)
+
+    def apply_schedules(
+        self, optimizers: Iterable[Optimizer | LightningOptimizer], progress: float
+    ) -> None:
         for schedule in self.schedules.values():
-            for optimizer in self.both_optimizers:
+            for optimizer in optimizers:
                 for group in optimizer.param_groups:
-                    schedule(group, clock.progress)
+                    schedule(group, progress)
 
     def play(self, batches: Sequence[Sample]) -> None:
         """D's update on real batches and, at every d_steps-th turn, G's answer."""
@@ -229,6 +240,11 @@ class GAN(L.LightningModule):
             for name, term in self.named_terms.items()
             if (loss := getattr(term, f"{player}_loss")(duel)) is not None
         }
+        if not losses:
+            raise UserError(
+                f"Nothing trains {player.upper()}: choose another objective, or add a term such as "
+                "penalty=feature_matching."
+            )
         if len(losses) > 1:
             duel.parts.update(losses)
         return reduce(torch.add, losses.values())
@@ -243,7 +259,7 @@ class GAN(L.LightningModule):
     @cached_property
     def named_terms(self) -> dict[str, Term]:
         """The objective under its class's name, then the others under theirs."""
-        return {type(self.objective).__name__.lower(): self.objective, **dict(self.terms.items())}
+        return {name_of(self.objective): self.objective, **dict(self.terms.items())}
 
     @cached_property
     def all_terms(self) -> list[Term]:
@@ -283,7 +299,9 @@ class GAN(L.LightningModule):
 
     def configure_optimizers(self) -> list[Optimizer]:
         d_optimizer, g_optimizer = self.make_optimizers
-        return [d_optimizer(self.parameters_of["d"]), g_optimizer(self.parameters_of["g"])]
+        optimizers = [d_optimizer(self.parameters_of["d"]), g_optimizer(self.parameters_of["g"])]
+        self.apply_schedules(optimizers, 0.0)  # which says at once where they do not suit
+        return optimizers
 
     # What is kept and what is shown.
 
@@ -342,6 +360,10 @@ def frozen(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
     finally:
         for p in trained:
             p.requires_grad_(True)
+
+
+def name_of(objective: Objective) -> str:
+    return type(objective).__name__.lower()
 
 
 def mean_of(rows: Sequence[dict[str, Tensor]]) -> dict[str, Tensor]:

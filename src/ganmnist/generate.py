@@ -29,6 +29,12 @@ def generate(config: DictConfig) -> Path:
     if out.suffix not in (".png", ".npz"):
         raise UserError(f"out={out}: its name ends in .png (a picture) or .npz (arrays).")
     walks, steps = parse_walks(config.interpolate)
+    if walks and config.n is not None:
+        raise UserError(
+            f"n={config.n} interpolate={config.interpolate}: the walks say how many images there "
+            "are, so leave out n."
+        )
+    n = config.n or 64
 
     import numpy as np
 
@@ -42,6 +48,7 @@ def generate(config: DictConfig) -> Path:
     gan = load(source, config.which, find_device(config.device), list(config.trust))
     rng = generator_for("generate", config.seed)
     ema = config.weights == "ema"
+    images.check_channels(gan.sample(1).shape[1])
     if walks:
         z, y = gan.prior(2 * walks, rng)
         latents = interpolate(z[:walks], z[walks:], steps).flatten(0, 1)
@@ -49,8 +56,8 @@ def generate(config: DictConfig) -> Path:
         x = to_bytes(gan.sample(latents, y, ema))
         columns = steps
     else:
-        x = gan.draw(config.n, rng, ema)
-        columns = math.ceil(math.sqrt(config.n))
+        x = gan.draw(n, rng, ema)
+        columns = math.ceil(math.sqrt(n))
     arrays = x.cpu().permute(0, 2, 3, 1).numpy()
     if out.suffix == ".png":
         images.save(images.grid(arrays, columns), out)

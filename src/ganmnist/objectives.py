@@ -145,6 +145,7 @@ class Wasserstein(Objective):
         if clip is not None and clip <= 0:
             raise ValueError(f"clip={clip} leaves D no weights: choose a positive bound, or null")
         self.clip = clip
+        self.bounds_slope = clip is not None
 
     def setup(self, generator: nn.Module, discriminator: Discriminator) -> None:
         normed = any("parametrizations" in name for name, _ in discriminator.named_modules())

@@ -7,7 +7,8 @@ With D's logit at an image and its gradient there,
     gradient penalty    E (|grad D(y)| - 1)^2         at y between a real and a generated image
     DRAGAN              E (|grad D(y)| - 1)^2         at y around real images
 
-each times its weight. Where D packs several images into one logit, the pack is the image.
+each times its weight. Where D packs several images into one logit, the slope is the pack's; where
+batch norm makes a logit depend on the other images, R1 and R2 take the slope of all logits' sum.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ganmnist.duel import Clock, Duel, Player, Term
-from ganmnist.schedules import Value, at
+from ganmnist.schedules import Value, at, checked
 
 if TYPE_CHECKING:
     from ganmnist.networks.base import Discriminator
@@ -42,7 +43,7 @@ class Penalty(Term):
         super().__init__()
         if every < 1:
             raise ValueError(f"every={every} is no number of updates: choose 1 or more")
-        self.weight = weight
+        self.weight = checked(f"the weight of {type(self).__name__}", weight)
         self.every = every
         self.tick(Clock())
 
@@ -95,6 +96,8 @@ class R2(Penalty):
 class GradientPenalty(Penalty):
     """E(|grad D(y)| - 1)^2 at y = t x + (1 - t) G(z), t uniform (WGAN-GP, arXiv 1704.00028)."""
 
+    bounds_slope = True
+
     def __init__(self, weight: Value = 10.0, every: int = 1) -> None:
         super().__init__(weight, every)
 
@@ -145,6 +148,7 @@ class FeatureMatching(Term):
 
     def __init__(self, weight: float = 1.0) -> None:
         super().__init__()
+        checked("the weight of FeatureMatching", weight)
         self.weight = weight
 
     def g_loss(self, duel: Duel) -> Tensor:
@@ -160,6 +164,7 @@ class HistoricalAverage(Term):
 
     def __init__(self, weight: float = 1.0) -> None:
         super().__init__()
+        checked("the weight of HistoricalAverage", weight)
         self.weight = weight
         self.turn = 0
 

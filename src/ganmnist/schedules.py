@@ -52,6 +52,20 @@ class Cosine(Schedule):
 Value = float | Schedule
 
 
+def checked(what: str, value: Value, below: float = math.inf) -> Value:
+    """The value, which is a number from 0 to `below` at any time of the run.
+
+    Raises:
+        ValueError: it is not.
+    """
+    ends = [value.start, value.end] if isinstance(value, Schedule) else [value]
+    for end in ends:
+        if isinstance(end, bool) or not isinstance(end, int | float) or not 0 <= end < below:
+            most = f" and below {below:g}" if below < math.inf else ""
+            raise ValueError(f"{what} is {end}: choose a number of at least 0{most}")
+    return value
+
+
 def at(value: Value, progress: float) -> float:
     """What a number or a schedule is at a moment of the run."""
     return value(progress) if isinstance(value, Schedule) else value
@@ -61,6 +75,7 @@ class LearningRate:
     """Multiplies the learning rate that an optimiser began with."""
 
     def __init__(self, factor: Schedule) -> None:
+        checked("the factor of the learning rate", factor)
         self.factor = factor
 
     def __call__(self, group: dict[str, Any], progress: float) -> None:
@@ -71,7 +86,10 @@ class Beta2:
     """Sets Adam's second beta, as R3GAN does (Huang et al., 2024, arXiv 2501.05441)."""
 
     def __init__(self, value: Schedule) -> None:
+        checked("Adam's beta2", value, below=1)
         self.value = value
 
     def __call__(self, group: dict[str, Any], progress: float) -> None:
+        if "betas" not in group:
+            raise ValueError("this schedule is of Adam's beta2, which the optimiser does not have")
         group["betas"] = (group["betas"][0], self.value(progress))

@@ -166,7 +166,13 @@ def build(config: DictConfig) -> tuple[L.Trainer, GAN, DataModule]:
 
 def check_shapes(gan: GAN, data: DataModule) -> None:
     """Raises UserError where the networks do not suit the data or each other."""
-    made = tuple(gan.sample(1).shape[1:])
+    try:
+        made = tuple(gan.sample(1).shape[1:])
+    except RuntimeError as error:
+        raise UserError(
+            f"The generator cannot take its latents: {' '.join(str(error).split())}; change "
+            "model.generator or gan.latent."
+        ) from error
     if made != data.shape:
         raise UserError(
             f"The generator makes images of shape {made}, but those of {data.dataset.name} have "

@@ -20,7 +20,8 @@ from torch.func import functional_call
 from ganmnist.duel import Duel, Sample
 from ganmnist.gan import GAN
 from ganmnist.networks.base import Discriminator
-from ganmnist.regularizers import Penalty
+from ganmnist.regularizers import HistoricalAverage, Penalty
+from ganmnist.schedules import checked
 
 
 class Unrolled(GAN):
@@ -39,12 +40,15 @@ class Unrolled(GAN):
         super().__init__(**parts)
         if unroll < 0:
             raise ValueError(f"gan.unroll={unroll} is no number of steps: choose 0 or more")
-        penalties = [name for name, term in self.terms.items() if isinstance(term, Penalty)]
+        checked("gan.unroll_lr", unroll_lr)
+        # Slopes could be differentiated three times over where there is no batch norm, but the
+        # graph grows with every step by a factor. The average is of the weights that D has.
+        strangers = Penalty | HistoricalAverage
+        penalties = [name for name, term in self.terms.items() if isinstance(term, strangers)]
         if unroll > 0 and penalties:
-            # Possible without batch norm, but the graph grows with every step by a factor.
             raise ValueError(
-                f"Unrolled steps would differentiate {' and '.join(penalties)} three times over: "
-                "choose an objective without a penalty on D's slope, and penalty=none"
+                f"Unrolled steps cannot follow {' and '.join(penalties)}: choose an objective "
+                "without a penalty on D's slope, and penalty=none"
             )
         self.unroll = unroll
         self.unroll_lr = unroll_lr

@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.utils.parametrizations import spectral_norm
 
 from ganmnist.networks.base import Discriminator
-from ganmnist.schedules import Value, at
+from ganmnist.schedules import Value, at, checked
 
 if TYPE_CHECKING:
     from ganmnist.duel import Clock, Sample
@@ -37,15 +38,24 @@ class Wrapper(Discriminator):
 
 
 class SpectralNorm(Wrapper):
-    """Every layer's matrix is divided by its largest singular value, so D is 1-Lipschitz.
+    """Every layer's matrix is divided by its largest singular value, which bounds D's slope.
 
     Miyato et al. (2018, arXiv 1802.05957). A step of power iteration a pass keeps up with the
     weights; a convolution's matrix has a row for each channel that comes out.
+
+    Raises:
+        ValueError: layers that normalise would take the division back.
     """
 
     def __init__(self, inside: Discriminator) -> None:
         super().__init__(inside)
         for layer in [*inside.modules()]:
+            if isinstance(layer, _BatchNorm | nn.GroupNorm | nn.LayerNorm):
+                raise ValueError(
+                    "Spectral norm bounds D's slope, and a norm layer behind it takes that back: "
+                    "choose model.discriminator.norm=none, or a model without, such as mlp, "
+                    "resnet or r3gan"
+                )
             if isinstance(layer, nn.Linear | nn.Conv2d):
                 spectral_norm(layer)
 
@@ -59,7 +69,7 @@ class InstanceNoise(Wrapper):
 
     def __init__(self, inside: Discriminator, sigma: Value) -> None:
         super().__init__(inside)
-        self.sigma = sigma
+        self.sigma = checked("the sigma of InstanceNoise", sigma)
         self.now = at(sigma, 0.0)
 
     def tick(self, clock: Clock) -> None:
@@ -80,7 +90,8 @@ class DiffAugment(Wrapper):
 
     Args:
         translation: greatest shift, as a share of the image's side.
-        cutout: side of the hole, likewise; it may lie partly outside.
+        cutout: side of the hole, likewise; it may lie partly outside. The paper's is 0.5, which
+            covers most of a digit.
     """
 
     def __init__(
@@ -141,6 +152,8 @@ class Packed(Wrapper):
 
     def __init__(self, inside: Discriminator, m: int = 2) -> None:
         super().__init__(inside)
+        if m < 1:
+            raise ValueError(f"m={m} makes no packs: choose 1 or more images a pack")
         self.m = m
 
     def features(self, sample: Sample) -> Tensor:
@@ -163,8 +176,8 @@ class MinibatchStd(Wrapper):
         self.weight = nn.Linear(1, 1, bias=False)
 
     def score(self, features: Tensor, sample: Sample) -> Tensor:
-        # The constant keeps the root's slope finite where all images are the same.
-        std = (features.var(0, unbiased=False) + 1e-8).sqrt().mean()
+        # The constant, 0 in float16, keeps the root's slope finite where all images are the same.
+        std = (features.float().var(0, unbiased=False) + 1e-8).sqrt().mean()
         return super().score(features, sample) + self.weight(std[None])
 
 
@@ -177,6 +190,10 @@ class MinibatchDiscrimination(Wrapper):
 
     def __init__(self, inside: Discriminator, kernels: int = 50, dims: int = 5) -> None:
         super().__init__(inside)
+        if min(kernels, dims) < 1:
+            raise ValueError(
+                f"kernels={kernels} and dims={dims} make no statistics: choose 1 or more of either"
+            )
         self.rows = (kernels, dims)
         self.project = nn.Linear(inside.n_features, kernels * dims, bias=False)
         self.weight = nn.Linear(kernels, 1, bias=False)
@@ -186,6 +203,6 @@ class MinibatchDiscrimination(Wrapper):
 
     def closeness(self, features: Tensor) -> Tensor:
         """(B, kernels) statistics o of features (B, F)."""
-        m = self.project(features).unflatten(1, self.rows)
+        m = self.project(features).float().unflatten(1, self.rows)
         distances = (m[:, None] - m[None]).abs().sum(3)
         return (-distances).exp().sum(1) - 1  # without the image itself
