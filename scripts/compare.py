@@ -10,6 +10,7 @@ Each run has one thread; as many run at once as there are cores.
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import subprocess
 import sys
@@ -47,16 +48,20 @@ def missing(
 
 
 def train(task: str, settings: Sequence[str]) -> None:
-    """One run, whose result is kept if it has one."""
+    """One run, whose result is kept if it has one; that it has diverged is one too."""
     command = [sys.executable, "-m", "ganmnist.train", "trainer=cpu", *settings]
     print("python", *command[1:], flush=True)
+    before = {*Path("logs", task).glob("*/summary.json")}
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, stdout=subprocess.DEVNULL)
-    run = max(Path("logs", task).glob("*"), key=lambda folder: folder.stat().st_mtime)
-    if done.returncode:
-        print(f"failed: {task} {settings[-1]}, see {run}", flush=True)
-    else:
-        keep(run)
+    subprocess.run(command, env=environment, stdout=subprocess.DEVNULL)
+    # Another seed of the task may be running, or have ended just now.
+    for file in {*Path("logs", task).glob("*/summary.json")} - before:
+        summary = json.loads(file.read_text())
+        if f"seed={summary['settings']['seed']}" in settings:
+            if summary["status"] == "finished" or "diverged" in summary["error"]:
+                return keep(file.parent)
+            break
+    print(f"failed: {task} {settings[-1]}, see logs/{task}", flush=True)
 
 
 def main() -> None:
@@ -69,10 +74,13 @@ def main() -> None:
     rows = asked.rows or [*TABLES[asked.table]]
     if unknown := set(rows) - TABLES[asked.table].keys():
         parser.error(f"no row {', '.join(unknown)}; there are {', '.join(TABLES[asked.table])}")
-    with ThreadPoolExecutor(asked.jobs) as pool:
-        for task, settings in missing(asked.table, rows, asked.seeds):
-            pool.submit(train, task, settings)
-    write()
+    try:
+        with ThreadPoolExecutor(asked.jobs) as pool:
+            runs = [pool.submit(train, *run) for run in missing(asked.table, rows, asked.seeds)]
+        for run in runs:
+            run.result()
+    finally:
+        write()
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ def result(task: str, seed: int, data: str = "MNIST", **figures: float) -> dict[
     return {
         "summary": {
             "task": task,
+            "status": "finished",
             "data": data,
             "epochs": 20,
             "seconds": 90.0,
@@ -57,6 +58,16 @@ def test_recipes_stand_seed_by_seed_with_their_mean(results: ModuleType) -> None
 def test_objectives_are_means_over_seeds(results: ModuleType) -> None:
     runs = [result("objectives_hinge", s, fid=float(8 + s), coverage=0.5) for s in (0, 1)]
     assert line(results.render(runs), "`hinge`")[1:4] == ["2", "8.50 +- 0.71", "8.50 +- 0.71"]
+
+
+def test_what_has_diverged_is_said_and_left_out_of_the_means(results: ModuleType) -> None:
+    runs = [result("objectives_fgan_kl", s, fid=float(8 + s), coverage=0.5) for s in (0, 1, 2)]
+    runs[1]["summary"] |= {"status": "failed", "metrics": {}}
+    cells = line(results.render(runs), "`fgan_kl`")
+    assert cells[1:3] == ["2 of 3, others diverged", "9.00 +- 1.41"]
+    runs = [result("objectives_fgan_kl", 0)]
+    runs[0]["summary"] |= {"status": "failed", "metrics": {}}
+    assert line(results.render(runs), "`fgan_kl`")[1:3] == ["0 of 1, others diverged", ""]
 
 
 def test_stacked_digits_stand_beside_real_ones(results: ModuleType) -> None:
