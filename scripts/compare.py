@@ -1,10 +1,12 @@
-"""Trains the rows of two tables of docs/results.md: every objective, and ways to keep the modes.
+"""Trains the rows of three tables in docs/results.md.
 
     python scripts/compare.py objectives [--rows hinge wgan_gp ...] [--seeds 0 1 2] [--jobs 2]
-    python scripts/compare.py stacked
+    python scripts/compare.py additions      (penalties and stabilisers)
+    python scripts/compare.py stacked        (what keeps the modes of stacked digits)
 
 A row that docs/results/ has already is left out, so the command may be stopped and given again.
-Each run has one thread; as many run at once as there are cores.
+Each run has one thread; as many run at once as there are cores. What seed 0 draws at its end goes
+to docs/images/compare/.
 """
 
 from __future__ import annotations
@@ -18,15 +20,28 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from results import RESULTS, keep, write
+from results import DOCS, RESULTS, keep, write
 
 OBJECTIVES = [
     *("bce", "bce_logits", "minimax", "lsgan", "hinge", "wgan", "wgan_gp", "dragan"),
     *("ragan", "rpgan", "rpgan_r1r2", "feature_matching"),
     *("fgan_kl", "fgan_reverse_kl", "fgan_js", "fgan_pearson", "fgan_hellinger"),
 ]
+ADDITIONS = {
+    "penalty": ["r1", "r2", "gradient_penalty", "dragan", "feature_matching", "historical_average"],
+    "stabilizer": [
+        *("spectral_norm", "instance_noise", "diffaugment", "minibatch_std"),
+        *("minibatch_discrimination", "pacgan", "unrolled", "label_smoothing"),
+    ],
+    "optimizer": ["ttur"],
+}
 TABLES = {
     "objectives": {name: ["experiment=comparison", f"objective={name}"] for name in OBJECTIVES},
+    "additions": {
+        name: ["experiment=comparison", f"{group}={name}"]
+        for group, names in ADDITIONS.items()
+        for name in names
+    },
     "stacked": {
         "dcgan": ["experiment=stacked", "objective=bce_logits"],
         "pacgan": ["experiment=stacked", "objective=bce_logits", "stabilizer=pacgan"],
@@ -34,6 +49,8 @@ TABLES = {
         "rpgan_r1r2": ["experiment=stacked", "objective=rpgan_r1r2"],
     },
 }
+# Norm layers would undo it.
+TABLES["additions"]["spectral_norm"] += ["model.discriminator.norm=none"]
 
 
 def missing(
@@ -59,9 +76,22 @@ def train(task: str, settings: Sequence[str]) -> None:
         summary = json.loads(file.read_text())
         if f"seed={summary['settings']['seed']}" in settings:
             if summary["status"] == "finished" or "diverged" in summary["error"]:
-                return keep(file.parent)
+                keep(file.parent)
+                if summary["settings"]["seed"] == 0:
+                    draw(file.parent, DOCS / f"images/compare/{task}.png")
+                return
             break
     print(f"failed: {task} {settings[-1]}, see logs/{task}", flush=True)
+
+
+def draw(run: Path, picture: Path, count: int = 8) -> None:
+    """A row of images of a run's last checkpoint."""
+    from ganmnist import images, load
+    from ganmnist.rng import generator_for
+
+    x = load(run, "last").draw(count, generator_for("generate", 0))
+    picture.parent.mkdir(exist_ok=True)
+    images.save(images.grid(x.permute(0, 2, 3, 1).numpy(), count), picture)
 
 
 def main() -> None:

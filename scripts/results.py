@@ -38,6 +38,12 @@ seeds that did not diverge. Nothing was tuned for any row, so this compares what
 untouched, not what they can do: the papers give WGAN and WGAN-GP five steps of D, WGAN an optimiser
 without momentum. Missing rows have not been run: `python scripts/compare.py objectives` runs them.
 """
+ADDITIONS = """
+## Penalties and stabilisers on the same budget
+
+One of them at a time, as it comes, added to `objective=bce_logits` of the table above, and spectral
+norm in place of D's layer norm: `python scripts/compare.py additions`.
+"""
 REAL = ("modes", "mode_kl")
 STACKED = """
 ## Stacked MNIST
@@ -152,16 +158,24 @@ def recipes(results: Sequence[Result]) -> str:
     return f"{RECIPES}\n{table(titles, rows)}\n{''.join(means)}"
 
 
-def objectives(results: Sequence[Result]) -> str:
-    titles = ("objective", "seeds", "best `fid`", "last `fid`", "precision", "coverage", "seconds")
+def compared(first: str, results: Sequence[Result]) -> str:
+    titles = (first, "seeds", "best `fid`", "last `fid`", "precision", "coverage", "seconds")
     rows = []
     for task, runs in by_task(results).items():
         figures = [("best", "fid"), ("final", "fid"), ("final", "precision"), ("final", "coverage")]
         kept = finished(runs)
         cells = [spread(figure(run, *which) for run in kept) for which in figures]
-        name = task.removeprefix("objectives_")
+        name = task.partition("_")[2]
         rows.append([f"`{name}`", seeds(runs), *cells, seconds(kept)])
-    return f"{OBJECTIVES}\n{table(titles, rows)}"
+    return table(titles, rows)
+
+
+def objectives(results: Sequence[Result]) -> str:
+    return f"{OBJECTIVES}\n{compared('objective', results)}"
+
+
+def additions(results: Sequence[Result]) -> str:
+    return f"{ADDITIONS}\n{compared('addition', results)}"
 
 
 def stacked(results: Sequence[Result]) -> str:
@@ -192,6 +206,7 @@ def render(results: Sequence[Result]) -> str:
     tables: dict[tuple[str, ...], Callable[[Sequence[Result]], str]] = {
         ("paper_dcgan", "report_mlp"): recipes,
         ("objectives_",): objectives,
+        ("additions_",): additions,
         ("stacked_",): stacked,
     }
     page = HEAD
