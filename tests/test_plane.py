@@ -3,7 +3,9 @@
 import csv
 import json
 import math
+import re
 from pathlib import Path
+from statistics import median
 from types import SimpleNamespace
 
 import numpy as np
@@ -283,3 +285,30 @@ def test_tools_measure_a_run_of_points_and_refuse_to_draw_it(
         assert answer.startswith("ganmnist: 2 channels are no picture")
         assert answer.count("\n") == 1
         assert not Path(out).exists()
+
+
+# The games that fail, and their cures: the figures of epochs 6 to the last
+
+
+def later(folder: Path, figure: str) -> list[float]:
+    with (folder / "metrics.csv").open(newline="") as file:
+        rows = [*csv.DictReader(file)]
+    [column] = [name for name in rows[0] if re.fullmatch(rf"metrics/ring\d_{figure}", name)]
+    return [float(row[column]) for row in rows if row[column]][5:]
+
+
+VERDICTS = {
+    "teach_collapse": lambda folder: max(later(folder, "modes")) <= 2,
+    "teach_collapse_cured": lambda folder: median(later(folder, "modes")) == 8,
+    "teach_vanishing_gradient": lambda folder: max(later(folder, "high_quality")) == 0,
+    "teach_vanishing_gradient_cured": lambda folder: min(later(folder, "high_quality")) > 0.9,
+    "teach_oscillation": lambda folder: min(later(folder, "high_quality")) < 0.1,
+    "teach_oscillation_cured": lambda folder: min(later(folder, "high_quality")) > 0.9,
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("experiment", VERDICTS)
+def test_what_fails_on_purpose_fails_and_its_cure_does_not(experiment: str, tmp_path: Path) -> None:
+    train(configuration(f"folder={tmp_path}", f"experiment={experiment}", "trainer=cpu"))
+    assert VERDICTS[experiment](tmp_path)
