@@ -268,12 +268,14 @@ def numbered(folder: Path, kind: str) -> dict[int, Path]:
 def frames(samples: Path) -> list[tuple[int, str]]:
     """The epochs of the scrubber and their grids of the same latents.
 
-    16 levels of grey, enough for digits, take half of the bytes.
+    16 levels of grey, enough for digits, take half of the bytes; pictures in colour get 64 colours.
     """
     found = []
     for n, path in thin([*numbered(samples, "epoch").items()], FRAMES):
         with suppress(OSError), Image.open(path) as image:
-            image.point(lambda level: level // 16 * 17).save(encoded := BytesIO(), "png")
+            grey = image.mode == "L"
+            few = image.point(lambda level: level // 16 * 17) if grey else image.quantize(64)
+            few.save(encoded := BytesIO(), "png")
             found.append((n, uri("png", encoded.getvalue())))
     return found
 
