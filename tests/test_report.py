@@ -279,7 +279,7 @@ def test_colours_stay(folder: Path) -> None:
     Image.new("RGB", (4, 4), (255, 0, 102)).save(folder / "samples/epoch_003.png")
     src = next(image["src"] for image in read(folder).images if image["alt"] == "epoch 3")
     with Image.open(BytesIO(b64decode(str(src).partition(",")[2]))) as image:
-        assert image.getpixel((0, 0)) == (255, 0, 102)
+        assert image.convert("RGB").getpixel((0, 0)) == (255, 0, 102)
 
 
 def test_at_most_60_epochs_are_shown(folder: Path) -> None:
