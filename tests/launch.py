@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hydra.core.global_hydra import GlobalHydra
 
-from ganmnist import train
+from ganmnist import resume, train
 
 # A protocol that takes moments; figures of so few images mean nothing.
 BRIEFLY_MEASURED = ("metrics.n=100", "metrics.val_n=100")
@@ -26,7 +26,9 @@ def launch(*arguments: str) -> None:
     GlobalHydra.instance().clear()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["train", *arguments])
-        patch.setenv("HYDRA_FULL_ERROR", "1")  # undoes what the command sets
+        for name in ("HYDRA_FULL_ERROR", resume.ALREADY):
+            patch.setenv(name, "1")  # undoes what the command sets
+        patch.delenv(resume.ALREADY)
         try:
             train.main()
         finally:

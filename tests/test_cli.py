@@ -14,9 +14,9 @@ from ganmnist.data import MNIST, datasets
 from ganmnist.paths import conf_dir
 
 KEYS = (
-    "batch_size, callbacks, data, datamodule, ema, epochs, every, folder, gan, latent_dim, "
-    "log_every, logger, lr, metric, metrics, model, objective, optimizer, schedule, seed, "
-    "stabilizer, task, terms, trainer"
+    "batch_size, callbacks, checkpoint, data, datamodule, ema, epochs, every, folder, gan, "
+    "latent_dim, log_every, logger, lr, metric, metrics, model, objective, optimizer, resume, "
+    "schedule, seed, stabilizer, task, terms, trainer, trust"
 )
 
 

@@ -1,5 +1,7 @@
 """Batches from memory: scaling, order, chunks, and what every process sees."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -22,7 +24,9 @@ def numbered(n: int, size: int = 1) -> Images:
     return Images((y % 256).to(torch.uint8).view(-1, 1, 1, 1).expand(-1, 1, size, size), y)
 
 
-def load(n: int, batch_size: int, clock: tuple[int, int] = (0, 0), **settings: int) -> Loader:
+def load(
+    n: int, batch_size: int, clock: tuple[int, int, int] = (0, 0, 0), **settings: Any
+) -> Loader:
     return Loader(numbered(n), batch_size, seed=0, clock=lambda: clock, **settings)
 
 
@@ -74,7 +78,7 @@ def test_the_order_of_an_epoch_is_a_function_of_seed_and_epoch() -> None:
 
 def test_batches_follow_the_order() -> None:
     order = epoch_order(10, seed=0, epoch=4).flatten().tolist()
-    assert labels(load(10, 5, clock=(4, 0))) == [order[:5], order[5:]]
+    assert labels(load(10, 5, clock=(4, 0, 0))) == [order[:5], order[5:]]
 
 
 @pytest.mark.parametrize(("n", "world_size"), [(103, 2), (103, 3), (100, 4)])
@@ -119,23 +123,32 @@ def test_every_epoch_of_a_run_shows_each_image_at_most_once_and_in_another_order
 @pytest.mark.parametrize(
     ("clock", "intervals", "lengths"),
     [
-        ((0, 0), (), [4, 4, 4, 1]),
-        ((0, 0), (5,), [4, 1, 4, 1, 3]),
-        ((1, 13), (5,), [2, 4, 1, 4, 1, 1]),  # the second epoch: 15, 20, 25 batches seen
-        ((0, 0), (5, 3), [3, 2, 1, 3, 1, 2, 1]),
-        ((0, 0), (100,), [4, 4, 4, 1]),
+        ((0, 0, 0), (), [4, 4, 4, 1]),
+        ((0, 0, 0), (5,), [4, 1, 4, 1, 3]),
+        ((1, 13, 0), (5,), [2, 4, 1, 4, 1, 1]),  # the second epoch: 15, 20, 25 batches seen
+        ((1, 21, 8), (5,), [4, 1]),  # the same, gone on with after its eighth batch
+        ((1, 26, 13), (5,), []),
+        ((0, 0, 0), (5, 3), [3, 2, 1, 3, 1, 2, 1]),
+        ((0, 0, 0), (100,), [4, 4, 4, 1]),
     ],
 )
 def test_chunks_end_where_intervals_do(
-    clock: tuple[int, int], intervals: tuple[int, ...], lengths: list[int]
+    clock: tuple[int, int, int], intervals: tuple[int, ...], lengths: list[int]
 ) -> None:
     loader = load(13 * 8 + 3, 8, clock, chunk=4, intervals=intervals)
     assert [len(chunk) for chunk in loader] == lengths
-    epoch, seen = clock
-    assert labels(loader) == labels(load(13 * 8 + 3, 8, (epoch, 0)))
+    epoch, seen, of_epoch = clock
+    assert labels(loader) == labels(load(13 * 8 + 3, 8, (epoch, 0, 0)))[of_epoch:]
     ends = {seen + sum(lengths[: i + 1]) for i in range(len(lengths))}
-    met = {t for i in intervals for t in range(seen + 1, seen + 14) if t % i == 0}
+    met = {t for i in intervals for t in range(seen + 1, seen + 14 - of_epoch) if t % i == 0}
     assert met <= ends
+
+
+@pytest.mark.parametrize(("most", "batches"), [(None, 13), (1.0, 13), (5, 5), (50, 13), (0.5, 6)])
+def test_an_epoch_may_be_cut_short(most: int | float | None, batches: int) -> None:
+    whole, cut = (load(13 * 8 + 3, 8, most=m) for m in (None, most))
+    assert labels(cut) == labels(whole)[:batches]
+    assert cut.batches == batches
 
 
 def test_intervals_are_met_across_epochs_of_a_run() -> None:
@@ -158,7 +171,7 @@ def test_an_epoch_of_chunks_claims_no_length() -> None:
 
 def served(image_size: int | None, images: Images) -> Tensor:
     """The images as they are served, in their own order."""
-    loader = Loader(images, len(images.y), 0, clock=lambda: (0, 0), image_size=image_size)
+    loader = Loader(images, len(images.y), 0, clock=lambda: (0, 0, 0), image_size=image_size)
     ((sample,),) = loader
     return sample.x[sample.y.argsort()]
 

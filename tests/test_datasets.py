@@ -737,7 +737,7 @@ def test_stacked_images_are_three_digits(tmp_path: Path) -> None:
         data.prepare_data()
         data.setup()
     assert data.shape == (3, 28, 28)
-    loader = Loader(data.train, 4, seed=3, clock=lambda: (0, 0), stack=3)
+    loader = Loader(data.train, 4, seed=3, clock=lambda: (0, 0, 0), stack=3)
     x, y = (torch.cat(parts) for parts in zip(*((s.x, s.y) for [s] in loader), strict=True))
     assert x.shape == (20, 3, 28, 28)
     # Image i is all grey value i, and shows the digit i % 10.
@@ -746,7 +746,7 @@ def test_stacked_images_are_three_digits(tmp_path: Path) -> None:
     for channel in range(3):
         assert sorted(grey[:, channel].tolist()) == [*range(20)]  # each once an epoch
     assert not torch.equal(grey[:, 0], grey[:, 1])
-    again = Loader(data.train, 4, seed=3, clock=lambda: (0, 0), stack=3)
+    again = Loader(data.train, 4, seed=3, clock=lambda: (0, 0, 0), stack=3)
     assert torch.equal(next(iter(again))[0].x, x[:4])
 
 

@@ -107,7 +107,8 @@ def test_the_gan_knows_no_network_and_no_data() -> None:
 
 
 def test_hydra_is_known_to_entry_points() -> None:
-    assert importing("hydra", "omegaconf") <= ENTRY_POINTS | {"cli", "sweep", "config", "paths"}
+    serving = {"cli", "resume", "sweep", "config", "paths"}
+    assert importing("hydra", "omegaconf") <= ENTRY_POINTS | serving
 
 
 def test_lightning_is_known_above_the_mathematics() -> None:

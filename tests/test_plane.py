@@ -94,7 +94,7 @@ def test_points_are_served_as_they_are_and_bytes_are_scaled() -> None:
     data.prepare_data()
     data.setup()
     assert data.shape == (2, 1, 1)
-    loader = Loader(data.train, 8, seed=0, clock=lambda: (0, 0), image_size=1)
+    loader = Loader(data.train, 8, seed=0, clock=lambda: (0, 0, 0), image_size=1)
     x, y = (torch.cat(parts) for parts in zip(*((s.x, s.y) for [s] in loader), strict=True))
     pairs = [{(*a, b) for a, b in zip(points.flatten(1).tolist(), labels.tolist(), strict=True)}
              for points, labels in ((x, y), data.train)]  # fmt: skip
@@ -250,7 +250,7 @@ def test_the_run_leaves_pictures_and_figures(run: Path) -> None:
     kinds = ("real", "fake")
     pictures = {path.name for path in (run / "samples").iterdir()}
     assert pictures == {
-        *(f"{kind}_{n:06d}.png" for kind in kinds for n in (2, 4, 6)),
+        *("fake_000000.png", *(f"{kind}_{n:06d}.png" for kind in kinds for n in (2, 4, 6))),
         *("epoch_001.png", "epoch_002.png"),
     }
     with Image.open(run / "progress.gif") as film:

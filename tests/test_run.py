@@ -112,6 +112,7 @@ def test_the_folder_is_complete_and_holds_nothing_else(run: Path) -> None:
         *("checkpoints/last.ckpt", "checkpoints/best.ckpt", "samples/neighbours.png"),
         *(f"samples/{kind}_{n:06d}.png" for kind in ("real", "fake") for n in (3, 6, 9, 12)),
         *(f"samples/epoch_{n:03d}.png" for n in (1, 2)),
+        "samples/fake_000000.png",
     }
 
 

@@ -29,7 +29,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from ganmnist import sweep
+from ganmnist import resume, sweep
 from ganmnist.config import KNOBS, check, describe_knobs, expected, register_schema
 from ganmnist.errors import UserError
 from ganmnist.paths import conf_dir, register_resolvers, unused
@@ -46,6 +46,10 @@ def run(task: Callable[[DictConfig], Any], config_name: str) -> None:
             fail(str(error))
 
     setup()
+    try:
+        sys.argv[1:] = resume.extend(sys.argv[1:])
+    except UserError as error:
+        fail(str(error))
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions come back here instead of being printed
     main = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=config_name)
     try:
@@ -87,7 +91,8 @@ class Hooks(Callback):
         # Hydra turns exceptions of callbacks into warnings, but lets an exit pass.
         try:
             check(config)
-            unused(config.hydra.run.dir, "summary.json")
+            if not config.get("resume"):
+                unused(config.hydra.run.dir, "summary.json")
         except (UserError, OmegaConfBaseException) as error:
             fail(str(error))
 

@@ -51,6 +51,9 @@ class Train:
     every: int = knob("batches between printed lines and pictures", "200", minimum=1)
     log_every: int = knob("batches between rows sent to the loggers", "50", minimum=1)
     metric: str = knob("logged scalar that train() returns to a sweeper", "val_fid")
+    trust: Any = MISSING
+    resume: str | None = knob("go on with a run: its folder, or auto (newest)", "auto")
+    checkpoint: Any = MISSING
     folder: Any = MISSING
     model: Any = MISSING
     objective: Any = MISSING

@@ -112,6 +112,8 @@ class GAN(L.LightningModule):
         self.seed = seed
         # The one clock of a run: intervals, axes and checkpoints count the real batches seen.
         self.batches_seen = 0
+        self.epochs_seen = 0
+        self.epoch_start = 0  # batches seen when the present epoch began
         self.waiting: list[Sample] = []  # real batches that the next update will look at
         # Scalars by clock, left on the device until a callback takes and empties them.
         self.history: dict[int, dict[str, Tensor]] = {}
@@ -147,8 +149,17 @@ class GAN(L.LightningModule):
                 "scaled: choose bf16-mixed, or gan.clip=null."
             )
 
+        # Lightning counts its loops' steps, chunks of batches in our case; the clock knows better.
+        progress: Any = self.trainer.fit_loop.epoch_progress.current
+        progress.ready = progress.started = self.epochs_seen
+        progress.processed = progress.completed = self.epochs_seen
+
     def on_train_epoch_start(self) -> None:
         self.history.clear()  # what nobody took in an epoch is dropped, or it would only grow
+
+    def on_train_epoch_end(self) -> None:
+        self.epochs_seen += 1
+        self.epoch_start = self.batches_seen
 
     def training_step(self, chunk: Sequence[Sample], batch_idx: int) -> None:
         """Plays a chunk of real batches, one after the other."""
@@ -278,10 +289,8 @@ class GAN(L.LightningModule):
     @property
     def batches_of_run(self) -> int:
         """How many real batches the whole run will have seen, also where epochs are cut short."""
-        trainer = self.trainer
-        loader: Any = trainer.train_dataloader
-        an_epoch = min(loader.batches, trainer.num_training_batches * loader.chunk)
-        return int(an_epoch) * (trainer.max_epochs or 0)
+        loader: Any = self.trainer.train_dataloader
+        return int(loader.batches) * (self.trainer.max_epochs or 0)
 
     @cached_property
     def parameters_of(self) -> dict[Player, list[nn.Parameter]]:
@@ -306,10 +315,20 @@ class GAN(L.LightningModule):
     # What is kept and what is shown.
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
+        """Puts the clock in place of Lightning's counters."""
+        checkpoint.pop("loops", None)
+        progress: Any = self.trainer.fit_loop.epoch_progress.current
+        over = progress.processed > self.epochs_seen  # all its batches are seen, this is its end
         checkpoint["batches_seen"] = self.batches_seen
+        checkpoint["epochs_seen"] = self.epochs_seen + over
+        checkpoint["epoch_start"] = self.batches_seen if over else self.epoch_start
+        checkpoint["waiting"] = [tuple(batch) for batch in self.waiting]
 
     def on_load_checkpoint(self, checkpoint: dict) -> None:
         self.batches_seen = checkpoint["batches_seen"]
+        self.epochs_seen = checkpoint["epochs_seen"]
+        self.epoch_start = checkpoint["epoch_start"]
+        self.waiting = [Sample(*batch) for batch in checkpoint["waiting"]]
 
     @torch.no_grad()
     def rehearse(self, n: int) -> None:

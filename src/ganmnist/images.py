@@ -15,6 +15,7 @@ from ganmnist.pixels import to_bytes
 
 SCALE = 2  # screen pixels per image pixel
 GAP = 2  # screen pixels between images
+CAPTION = 22  # screen pixels of a caption's height
 INK, PAPER = 235, 24  # captions and background
 
 
@@ -54,11 +55,16 @@ def write_text(image: Image.Image, text: str, xy: tuple[float, float], anchor: s
 
 def captioned(image: Image.Image, text: str) -> Image.Image:
     """The image with a line of text above it."""
-    height = 22
-    canvas = Image.new(image.mode, (image.width, image.height + height), _paper(image.mode))
-    canvas.paste(image, (0, height))
-    write_text(canvas, text, (GAP + 2, height / 2), "lm")
+    size = (image.width, image.height + CAPTION)
+    canvas = Image.new(image.mode, size, _paper(image.mode))
+    canvas.paste(image, (0, CAPTION))
+    write_text(canvas, text, (GAP + 2, CAPTION / 2), "lm")
     return canvas
+
+
+def uncaptioned(image: Image.Image) -> Image.Image:
+    """The image under its caption."""
+    return image.crop((0, CAPTION, *image.size))
 
 
 def film(strips: Sequence[tuple[str, Image.Image]], caption: str) -> Image.Image:
@@ -79,6 +85,12 @@ def thin(items: Sequence, most: int) -> list:
     if len(items) <= most:
         return list(items)
     return [items[round(i * (len(items) - 1) / (most - 1))] for i in range(most)]
+
+
+def read(path: Path) -> Image.Image:
+    with Image.open(path) as image:
+        image.load()
+        return image
 
 
 def save(image: Image.Image, path: Path) -> None:

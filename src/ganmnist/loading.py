@@ -7,6 +7,7 @@ this package, PyTorch's optimisers and modules that the caller trusts are ever c
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import suppress
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -108,7 +109,10 @@ def find_class(target: str, allowed: Sequence[str] | None) -> type:
             return True
         return any(module == own or module.startswith(f"{own}.") for own in allowed)
 
-    found = getattr(import_module(module), name, None) if known(module) else None
+    found = None
+    if known(module):
+        with suppress(ImportError):
+            found = getattr(import_module(module), name, None)
     if not (isinstance(found, type) and known(found.__module__)):
         raise UserError(
             f"The settings name {target}, which is no class of ganmnist's: if it is yours, add its "

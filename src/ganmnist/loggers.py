@@ -9,8 +9,9 @@ settings of a run that has come to its end.
 from __future__ import annotations
 
 import csv
+import os
 from argparse import Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,9 +36,21 @@ class MetricsCSV(Logger):
         self.path = Path(path)
         self.columns: list[str] = []
         self.last: dict[int, Row] = {}  # the newest row waits: more may come for its step
+        self.end: int | None = None  # where the newest row begins, if it is in the file
         if self.path.exists():
             with self.path.open(newline="") as file:
                 self.columns = next(csv.reader(file), [])
+
+    def rewind(self, step: int) -> dict[int, Row]:
+        """Forgets what came after a step, and half a row; returns the rows there are, by step."""
+        rows: dict[int, Row] = {}
+        for fields in self.read():
+            if len(fields) == len(self.columns) and int(fields["step"]) <= step:
+                row = {name: number(text) for name, text in fields.items() if text}
+                rows[int(row.pop("step"))] = row
+        self.rewrite({"step": n, **row} for n, row in rows.items() if n < step)
+        self.last = {step: rows[step]} if step in rows else {}
+        return rows
 
     @property
     def name(self) -> str:
@@ -65,30 +78,49 @@ class MetricsCSV(Logger):
         self.append(done)
 
     @rank_zero_only
-    def finalize(self, status: str) -> None:
-        self.append(self.last)
-        self.last = {}
+    def flush(self) -> None:
+        """Writes the newest row too, which is written again once there is more of it."""
+        self.end = self.append(self.last)
 
-    def append(self, rows: Mapping[int, Row]) -> None:
-        """Appends rows; a column not seen before rewrites the file with it."""
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        self.flush()
+
+    def append(self, rows: Mapping[int, Row]) -> int | None:
+        """Appends rows and says where; a column not seen before rewrites the file with it."""
+        if self.end is not None:
+            os.truncate(self.path, self.end)
+            self.end = None
         new = {name for row in rows.values() for name in row} - set(self.columns)
         if new:
-            self.add_columns(sorted(new))
-        if rows:
-            with self.path.open("a", newline="") as file:
-                writer = csv.DictWriter(file, self.columns)
-                writer.writerows({"step": step, **row} for step, row in rows.items())
+            before = [*self.read()]
+            self.columns = [*(self.columns or ["step"]), *sorted(new)]
+            self.rewrite(before)
+        if not rows:
+            return None
+        with self.path.open("a", newline="") as file:
+            start = file.tell()
+            writer = csv.DictWriter(file, self.columns)
+            writer.writerows({"step": step, **row} for step, row in rows.items())
+        return start
 
-    def add_columns(self, new: Sequence[str]) -> None:
-        rows = []
+    def read(self) -> Iterator[dict[str, str]]:
         if self.columns:
             with self.path.open(newline="") as file:
-                rows = list(csv.DictReader(file))
-        self.columns = [*(self.columns or ["step"]), *new]
-        with whole(self.path) as part, part.open("w", newline="") as file:
-            writer = csv.DictWriter(file, self.columns)
-            writer.writeheader()
-            writer.writerows(rows)
+                for fields in csv.reader(file):
+                    if fields != self.columns:
+                        yield dict(zip(self.columns, fields, strict=False))
+
+    def rewrite(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        if self.columns:
+            with whole(self.path) as part, part.open("w", newline="") as file:
+                writer = csv.DictWriter(file, self.columns)
+                writer.writeheader()
+                writer.writerows(rows)
+
+
+def number(text: str) -> float:
+    return int(text) if text.isdigit() else float(text)
 
 
 CHARTS = {
@@ -113,6 +145,11 @@ class TensorBoard(TensorBoardLogger):
         self.has_layout = False
         self.settings: dict[str, str | int | float] = {}
         self.final: Row = {}
+
+    def rewind(self, step: int) -> dict[int, Row]:
+        """Hides what was logged after a step; it has no rows to give back."""
+        self._kwargs["purge_step"] = step + 1
+        return {}
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:

@@ -57,12 +57,19 @@ def unused(folder: str, sign: str) -> None:
 
 
 @contextmanager
-def whole(path: Path) -> Iterator[Path]:
-    """A file that is written under another name first: nobody ever reads half of it."""
+def whole(path: Path, durable: bool = False) -> Iterator[Path]:
+    """A file that is written under another name first: nobody ever reads half of it.
+
+    durable: on the disk before it takes the place of the old one, which a crash of the machine
+        leaves whole then.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.part")
     try:
         yield part
+        if durable:
+            with part.open("rb") as file:
+                os.fsync(file.fileno())
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)

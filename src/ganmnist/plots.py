@@ -96,7 +96,7 @@ def plot_losses(
     lower.xaxis.get_major_locator().set_params(integer=True)
     upper.set_ylim(*limits(np.concatenate(shown)))
     for axes in (upper, lower):
-        axes.legend(fontsize=8, ncols=2)
+        axes.legend(fontsize=8, ncols=2, loc="upper right")
         axes.grid(alpha=0.2)
 
     with whole(path) as part:

@@ -18,7 +18,7 @@ from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from ganmnist import cli, sweep
+from ganmnist import cli, resume, sweep
 from ganmnist.config import KNOBS, check, check_types
 from ganmnist.errors import UserError
 from ganmnist.paths import write_json
@@ -72,8 +72,9 @@ def train(config: DictConfig, admit: Callable[[DictConfig], None] = check) -> fl
         with cli.refusals():
             trainer, gan, data = build(config)
         summary |= {"data": data.dataset.name}
+        last = Path(config.resume) / resume.LAST if config.resume else None
         try:
-            trainer.fit(gan, datamodule=data)
+            trainer.fit(gan, datamodule=data, ckpt_path=last, weights_only=True)
         except SystemExit:  # how Lightning leaves after Ctrl-C, once callbacks have tidied up
             raise KeyboardInterrupt from None
         finally:
@@ -120,8 +121,9 @@ def build(config: DictConfig) -> tuple[L.Trainer, GAN, DataModule]:
     from ganmnist.environment import describe
 
     quiet_lightning()
-    settings = OmegaConf.to_container(config, resolve=True)
-    assert isinstance(settings, dict)
+    settings: Any = OmegaConf.to_container(config, resolve=True)
+    if config.resume:
+        resume.check_targets(settings, settings["trust"])
     check_types(settings)
     L.seed_everything(config.seed, verbose=False)
     callbacks = [c for c in instantiate(config.callbacks or {}).values() if c is not None]
@@ -144,6 +146,10 @@ def build(config: DictConfig) -> tuple[L.Trainer, GAN, DataModule]:
     used = type(data.dataset)  # which data=auto leaves open
     settings["data"]["_target_"] = f"{used.__module__}.{used.__qualname__}"
     gan.save_hyperparameters(settings)
+    if config.resume:
+        resume.check(Path(config.resume) / resume.LAST, settings)
+        if is_rank_zero():
+            resume.note(Path(config.resume), HydraConfig.get().overrides.task)
     check_shapes(gan, data)
     try:
         gan.configure_optimizers()

@@ -1,9 +1,11 @@
-"""checkpoints/last.ckpt: the whole state of training after every epoch."""
+"""checkpoints/last.ckpt: the whole state of training."""
 
 from __future__ import annotations
 
 import logging
 from pathlib import Path
+from time import perf_counter
+from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback
@@ -31,28 +33,66 @@ def save_checkpoint(trainer: L.Trainer, path: Path) -> None:
     if not trainer.is_global_zero:
         trainer.save_checkpoint(path)
         return
-    with whole(path) as part:
+    with whole(path, durable=True) as part:
         trainer.save_checkpoint(part)
 
 
 class LastCheckpoint(Callback):
-    """Replaces last.ckpt in one move, so that there is a whole one at every moment.
+    """last.ckpt, from which a run goes on: after every epoch, and in between if asked.
 
+    The last of those that write, so that a run which goes on from it has all that came before.
     Lightning's ModelCheckpoint keys on a step counter that counts each optimiser's steps, twice
     the batches here.
+
+    Args:
+        folder: where last.ckpt is replaced, in one move, so that there is a whole one all the time.
+        every_n_batches, every_minutes: also within an epoch; None is not.
     """
 
-    def __init__(self, folder: str | Path) -> None:
+    def __init__(
+        self,
+        folder: str | Path,
+        every_n_batches: int | None = None,
+        every_minutes: float | None = None,
+    ) -> None:
+        for name, value in (("n_batches", every_n_batches), ("minutes", every_minutes)):
+            if value is not None and value <= 0:
+                raise ValueError(f"checkpoint.every_{name}={value}: choose one above 0, or null")
         self.path = Path(folder) / "last.ckpt"
+        self.every_n_batches = every_n_batches
+        self.every_minutes = every_minutes
+        self.saved = perf_counter()
+
+    def on_train_batch_end(
+        self, trainer: L.Trainer, gan: GAN, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if self.due(trainer, gan):
+            self.save(trainer, gan)
+
+    def due(self, trainer: L.Trainer, gan: GAN) -> bool:
+        n = self.every_n_batches
+        if n is not None and gan.batches_seen % n == 0:
+            return True
+        if self.every_minutes is None:
+            return False
+        late = perf_counter() - self.saved > 60 * self.every_minutes
+        return bool(trainer.strategy.broadcast(late))  # clocks differ
 
     def on_train_epoch_end(self, trainer: L.Trainer, gan: GAN) -> None:
-        save_checkpoint(trainer, self.path)
+        self.save(trainer, gan)
 
     def on_exception(self, trainer: L.Trainer, gan: GAN, exception: BaseException) -> None:
         # After a crash the state may be broken, and other ranks may not be there to save theirs.
         # Lightning makes a SystemExit of the SIGTERM that a cluster sends when time is up.
         if isinstance(exception, KeyboardInterrupt | SystemExit) and trainer.world_size == 1:
             try:
-                save_checkpoint(trainer, self.path)
+                self.save(trainer, gan)
             except UserError as error:
                 log.error("%s", error)
+
+    def save(self, trainer: L.Trainer, gan: GAN) -> None:
+        for callback in trainer.callbacks:
+            if hasattr(callback, "flush"):  # what is on disk is to be at least as old
+                callback.flush(trainer, gan)
+        save_checkpoint(trainer, self.path)
+        self.saved = perf_counter()

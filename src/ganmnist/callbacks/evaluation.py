@@ -57,6 +57,12 @@ class Evaluation(Callback):
         self.lowest = math.inf
         self.summary: dict[str, Any] = {}
 
+    def state_dict(self) -> dict[str, Any]:
+        return {"lowest": self.lowest, "summary": self.summary}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.lowest, self.summary = state_dict["lowest"], state_dict["summary"]
+
     def setup(self, trainer: L.Trainer, gan: GAN, stage: str) -> None:
         self.active = bool(self.evaluator.table)
         ends = [ENDING[weights] for weights in weights_of(gan)]

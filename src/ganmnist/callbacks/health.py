@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import lightning as L
 from lightning.pytorch.callbacks import Callback
@@ -13,6 +14,8 @@ from ganmnist.errors import UserError
 from ganmnist.gan import GAN
 
 log = logging.getLogger(__name__)
+
+REMEMBERED = ("latest", "highest", "lows")
 
 
 class Health(Callback):
@@ -33,6 +36,14 @@ class Health(Callback):
         self.latest: dict[str, float] = {}
         self.highest: dict[str, float] = {}
         self.lows: dict[str, int] = {}  # how often running; a figure that was fine counts as one
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"said": [*self.said], **{name: {**getattr(self, name)} for name in REMEMBERED}}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.said = set(state_dict["said"])
+        for name in REMEMBERED:
+            getattr(self, name).update(state_dict[name])
 
     def look_at(self, rows: Mapping[int, Mapping[str, float]]) -> None:
         """Looks at scalars by batches seen.

@@ -88,19 +88,6 @@ class Plane(Samples):
         super().on_train_start(trainer, gan)
 
     def draw(self, gan: GAN, x: Tensor, what: str) -> Image.Image:
-        picture, span = self.scene(gan, x)
-        return images.captioned(picture, f"{self.data}, {what}{span}")
-
-    def draw_real(self, what: str) -> Image.Image:
-        picture = paint(torch.full((1, 1), 0.5))
-        scatter(picture, self.real[: self.count], D_COLOUR)
-        return images.captioned(picture, f"{self.data}, {what}")
-
-    def strip(self, gan: GAN, x: Tensor) -> Image.Image:
-        return self.scene(gan, x)[0].reduce(2)
-
-    def scene(self, gan: GAN, x: Tensor) -> tuple[Image.Image, str]:
-        """The picture without its caption, and what the caption says of the colours."""
         values, span = surface(gan), ""
         if not gan.objective.probability:
             low, high = values.aminmax()
@@ -109,7 +96,15 @@ class Plane(Samples):
         picture = paint(values)
         scatter(picture, self.points, D_COLOUR)
         scatter(picture, x, G_COLOUR)
-        return picture, span
+        return images.captioned(picture, f"{self.data}, {what}{span}")
+
+    def draw_real(self, x: Tensor, what: str) -> Image.Image:
+        picture = paint(torch.full((1, 1), 0.5))
+        scatter(picture, x[: self.count], D_COLOUR)
+        return images.captioned(picture, f"{self.data}, {what}")
+
+    def strip(self, picture: Image.Image) -> Image.Image:
+        return images.uncaptioned(picture).reduce(2)
 
 
 def paint(values: Tensor) -> Image.Image:

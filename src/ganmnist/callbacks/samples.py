@@ -50,25 +50,48 @@ class Samples(Callback):
         self.stride = 1
         self.drawn = 0
         self.strips: list[tuple[str, Image.Image]] = []
+        self.real: Tensor | None = None  # the newest real batch
         self.active = False  # until training starts: what fails before that has no pictures
 
     def on_train_start(self, trainer: L.Trainer, gan: GAN) -> None:
         self.data = trainer.datamodule.dataset.name
         self.latents = gan.prior(self.count, generator_for("fixed latents", gan.seed))
-        if trainer.is_global_zero:
-            self.add_frame(self.draw(gan, gan.sample(*self.latents), "untrained"))
-            self.active = True
+        if not trainer.is_global_zero:
+            return
+        self.active = True
+        if gan.batches_seen:
+            self.remember(gan)
+        else:
+            untrained = self.draw(gan, gan.sample(*self.latents), "untrained")
+            self.save(untrained, "fake_000000.png")
+            self.add_frame(untrained)
+
+    def remember(self, gan: GAN) -> None:
+        """Takes up the pictures of a run that goes on."""
+        an_epoch = gan.epoch_start // max(gan.epochs_seen, 1)
+        epochs = self.saved("epoch", gan.epochs_seen)
+        frames = {n * an_epoch: picture for n, picture in epochs.items()}
+        frames |= self.saved("fake", gan.batches_seen)
+        for _, picture in sorted(frames.items()):
+            self.add_frame(picture)
+        self.strips = [(f"epoch {n}", self.strip(picture)) for n, picture in epochs.items()]
+
+    def saved(self, kind: str, last: int) -> dict[int, Image.Image]:
+        """The pictures KIND_NUMBER.png up to a number, in order."""
+        files = (self.folder / "samples").glob(f"{kind}_*.png")
+        numbered = sorted((int(file.stem.partition("_")[2]), file) for file in files)
+        return {n: images.read(file) for n, file in numbered if n <= last}
 
     def on_train_batch_end(
         self, trainer: L.Trainer, gan: GAN, outputs: Any, batch: list[Sample], batch_idx: int
     ) -> None:
-        assert batch[-1].x is not None
         self.real = batch[-1].x
         if not self.active or gan.batches_seen % self.every:
             return
         at = f"epoch {trainer.current_epoch + 1}, batch {gan.batches_seen:,}"
         name = f"{gan.batches_seen:06d}.png"
-        self.save(self.draw_real(f"real, {at}"), f"real_{name}")
+        assert self.real is not None
+        self.save(self.draw_real(self.real, f"real, {at}"), f"real_{name}")
         fake = self.draw(gan, gan.sample(*self.latents), at)
         self.save(fake, f"fake_{name}")
         self.add_frame(fake)
@@ -82,12 +105,13 @@ class Samples(Callback):
         self.save(picture, f"epoch_{epoch:03d}.png")
         if gan.batches_seen % self.every:
             self.add_frame(picture)
-        self.strips.append((f"epoch {epoch}", self.strip(gan, x)))
+        self.strips.append((f"epoch {epoch}", self.strip(picture)))
         for logger in trainer.loggers:
             if hasattr(logger, "log_image"):
-                real = self.draw_real(f"real, epoch {epoch}")
                 logger.log_image("samples/generated", [picture], step=gan.batches_seen)
-                logger.log_image("samples/real", [real], step=gan.batches_seen)
+                if self.real is not None:
+                    real = self.draw_real(self.real, f"real, epoch {epoch}")
+                    logger.log_image("samples/real", [real], step=gan.batches_seen)
         self.assemble()
 
     def on_train_end(self, trainer: L.Trainer, gan: GAN) -> None:
@@ -121,13 +145,16 @@ class Samples(Callback):
         """The picture of generated samples x (count, C, H, W)."""
         return self.grid(x, what)
 
-    def draw_real(self, what: str) -> Image.Image:
-        """The picture of the newest real batch."""
-        return self.grid(self.real[: self.count], what)
+    def draw_real(self, x: Tensor, what: str) -> Image.Image:
+        """The picture of a real batch x (B, C, H, W)."""
+        return self.grid(x[: self.count], what)
 
-    def strip(self, gan: GAN, x: Tensor) -> Image.Image:
-        """The row of epochs.png that shows generated samples x (count, C, H, W)."""
-        return images.grid(images.to_uint8(x[: self.columns]), self.columns)
+    def strip(self, picture: Image.Image) -> Image.Image:
+        """The row of epochs.png that is made of an epoch's picture: the first of its own."""
+        rows = images.uncaptioned(picture)
+        return rows.crop(
+            (0, 0, rows.width, (rows.height - images.GAP) // self.columns + images.GAP)
+        )
 
     def grid(self, x: Tensor, what: str) -> Image.Image:
         caption = f"{self.data}, {what}"

@@ -52,6 +52,30 @@ class Scalars(Callback):
 
     def on_train_start(self, trainer: L.Trainer, gan: GAN) -> None:
         self.since = perf_counter()
+        if gan.batches_seen:
+            for logger in trainer.loggers:
+                if hasattr(logger, "rewind"):
+                    self.remember(logger.rewind(gan.batches_seen), gan)
+
+    def remember(self, rows: Mapping[int, Row], gan: GAN) -> None:
+        """Takes up rows of a run that goes on."""
+        for step, row in rows.items():
+            self.note(step, row)
+            if step > gan.epoch_start:
+                self.epoch_rows.append({n: v for n, v in row.items() if n.startswith("train/")})
+            if row.get("epoch", math.inf) <= gan.epochs_seen:
+                for name in row:
+                    if name.startswith("epoch/"):
+                        self.per_epoch[name].append(row[name])
+
+    def flush(self, trainer: L.Trainer, gan: GAN) -> None:
+        """Hands on all there is until now, for who continues from here."""
+        if rows := self.fetch(gan):
+            self.hand_on(trainer, rows)
+            self.show(trainer, rows)
+        for logger in trainer.loggers:
+            if hasattr(logger, "flush"):
+                logger.flush()
 
     def on_train_batch_end(
         self, trainer: L.Trainer, gan: GAN, outputs: Any, batch: list[Sample], batch_idx: int
@@ -116,10 +140,13 @@ class Scalars(Callback):
 
         self.epoch_rows += rows.values()
         for step, row in rows.items():
-            for name in ("train/d/loss", "train/g/loss"):  # a player may sit a batch out
-                if name in row:
-                    self.per_batch[name][step] = row[name]
+            self.note(step, row)
         return rows
+
+    def note(self, step: int, row: Row) -> None:
+        for name in ("train/d/loss", "train/g/loss"):  # a player may sit a batch out
+            if name in row:
+                self.per_batch[name][step] = row[name]
 
     def hand_on(self, trainer: L.Trainer, rows: dict[int, Row]) -> Row:
         """Gives rows to all loggers; returns the mean of what they measure."""

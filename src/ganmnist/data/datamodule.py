@@ -40,7 +40,8 @@ class Loader:
     A chunk is a list of at most `chunk` samples. It ends early where the number of batches seen
     since the start of training reaches a multiple of one of `intervals`, so that whatever
     happens at intervals finds the model at exactly that batch. The last partial batch of an
-    epoch is dropped. `clock` tells (epoch, batches seen) when an epoch begins.
+    epoch is dropped, and all that come after `most`. `clock` tells (epoch, batches seen, how many
+    of them in this epoch) when an epoch begins or goes on.
     """
 
     def __init__(
@@ -48,13 +49,14 @@ class Loader:
         images: Images,
         batch_size: int,
         seed: int,
-        clock: Callable[[], tuple[int, int]],
+        clock: Callable[[], tuple[int, int, int]],
         rank: int = 0,
         world_size: int = 1,
         image_size: int | None = None,
         chunk: int = 1,
         intervals: Sequence[int] = (),
         stack: int = 1,
+        most: int | float | None = None,
     ) -> None:
         self.images = images
         self.batch_size = batch_size
@@ -67,7 +69,9 @@ class Loader:
         self.intervals = intervals
         self.stack = stack
         self.places = 10 ** torch.arange(stack, device=images.y.device)  # of digits in a number
-        self.batches = len(images.x) // world_size // batch_size
+        there = len(images.x) // world_size // batch_size
+        share = most if isinstance(most, float) else 1.0
+        self.batches = min(there, most) if isinstance(most, int) else int(there * share)
 
     def __len__(self) -> int:
         if self.chunk > 1:
@@ -75,13 +79,13 @@ class Loader:
         return self.batches
 
     def __iter__(self) -> Iterator[list[Sample]]:
-        epoch, seen = self.clock()
+        epoch, seen, start = self.clock()
+        began = seen - start
         n = len(self.images.x)
         order = epoch_order(n, self.seed, epoch, self.rank, self.world_size, self.stack)
         batches = order.to(self.images.x.device).split(self.batch_size)[: self.batches]
-        start = 0
         while start < self.batches:
-            to_interval = min((i - (seen + start) % i for i in self.intervals), default=self.chunk)
+            to_interval = min((i - (began + start) % i for i in self.intervals), default=self.chunk)
             stop = start + min(self.chunk, to_interval)
             yield [self.sample(indices) for indices in batches[start:stop]]
             start = stop
@@ -104,7 +108,7 @@ class DataModule(L.LightningDataModule):
         seed: keys the order of every epoch.
         image_size: what images are resized to; None leaves them as they are.
         chunk: batches handed over at once; more than one saves Lightning's overhead a step.
-        intervals: numbers of batches whose multiples end a chunk.
+        intervals: numbers of batches whose multiples end a chunk; None among them is none.
     """
 
     def __init__(
@@ -114,7 +118,7 @@ class DataModule(L.LightningDataModule):
         seed: int = 0,
         image_size: int | None = None,
         chunk: int = 1,
-        intervals: Sequence[int] = (),
+        intervals: Sequence[int | None] = (),
     ) -> None:
         super().__init__()
         self.dataset = dataset
@@ -122,7 +126,7 @@ class DataModule(L.LightningDataModule):
         self.seed = seed
         self.image_size = image_size
         self.chunk = chunk
-        self.intervals = tuple(intervals)
+        self.intervals = tuple(i for i in intervals if i is not None)
         self.train: Images | None = None
         self.test: Images | None = None
 
@@ -154,13 +158,14 @@ class DataModule(L.LightningDataModule):
             Images(self.train.x.to(device), self.train.y.to(device)),
             self.batch_size,
             self.seed,
-            clock=lambda: (trainer.current_epoch, gan.batches_seen),
+            clock=lambda: (gan.epochs_seen, gan.batches_seen, gan.batches_seen - gan.epoch_start),
             rank=trainer.global_rank,
             world_size=world_size,
             image_size=self.image_size,
             chunk=self.chunk,
             intervals=self.intervals,
             stack=self.dataset.stack,
+            most=trainer.limit_train_batches,
         )
         if loader.batches == 0:
             raise UserError(

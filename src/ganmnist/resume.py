@@ -1,0 +1,135 @@
+"""train resume=...: the same command line once more, in the same folder, from its last checkpoint.
+
+What a run was started with is read back from its .hydra/overrides.yaml and may be changed where
+that leaves the training as it is: more epochs, another device, other loggers.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from ganmnist.errors import UserError
+from ganmnist.paths import whole
+
+LAST = "checkpoints/last.ckpt"
+FIRST = ".hydra/overrides.yaml"  # what the run was started with
+AGAIN = ".hydra/resumed.yaml"  # and what it last went on with
+ALREADY = "GANMNIST_RESUMED"  # set for the processes that a run starts
+TRAINER = "ganmnist.devices.build_trainer"  # the one function among the classes
+
+
+def extend(argv: Sequence[str]) -> list[str]:
+    """The command line with what the run that it resumes was started with, if it resumes one.
+
+    Raises:
+        UserError: there is no such run.
+    """
+    asked = [word.partition("=")[2] for word in argv if word.startswith("resume=")]
+    if not asked or asked[-1] in ("", "null") or ALREADY in os.environ:
+        return list(argv)
+    run = find(asked[-1])
+    there = [file for file in (run / AGAIN, run / FIRST) if file.is_file()]
+    if not there or not (run / LAST).is_file():
+        missing = LAST if there else FIRST
+        raise UserError(f"resume={run}: there is no {missing} in it, so nothing to go on from.")
+    words = [str(word) for word in OmegaConf.load(there[0])]
+    saved = [word for word in words if not word.startswith("resume=")]
+    # What a file says may choose settings, but not what Hydra itself loads and calls.
+    if strange := [word for word in saved if re.match(r"-|[+~]*hydra\b", word)]:
+        raise UserError(f"{there[0]} says {strange[0]}, which no run of ganmnist would note there.")
+    os.environ[ALREADY] = str(run)
+    here = [f"resume='{run}'", f"hydra.run.dir='{run}'", "hydra.output_subdir=null"]
+    own = [word for word in argv if not word.startswith("resume=")]
+    # Where the first override stands, so that flags stay together and the newer words win.
+    first = next((i for i, word in enumerate(own) if re.match(r"[+~]|[\w./@]+=", word)), len(own))
+    return [*own[:first], *saved, *own[first:], *here]
+
+
+def find(asked: str) -> Path:
+    """The run's folder; for "auto" the newest under logs/ that has not come to its end."""
+    if asked != "auto":
+        run = Path(asked.strip("'\""))
+        if not run.is_dir():
+            raise UserError(
+                f"resume={asked}: there is no such folder. resume=auto takes the newest."
+            )
+        return run.resolve()
+    runs = [file.parents[1] for file in Path("logs").glob(f"**/{LAST}")]
+    open_ = [run for run in runs if not finished(run)]
+    if not open_:
+        raise UserError("resume=auto: no run under logs/ waits for its end.")
+    return max(open_, key=lambda run: (run / LAST).stat().st_mtime).resolve()
+
+
+def finished(run: Path) -> bool:
+    try:
+        return json.loads((run / "summary.json").read_text())["status"] == "finished"
+    except (OSError, ValueError, KeyError):
+        return False
+
+
+def check(path: Path, now: Mapping[str, Any]) -> None:
+    """Compares the settings of a checkpoint with those of the run that goes on from it.
+
+    Raises:
+        UserError: they would make another training of it; names the differences.
+    """
+    from ganmnist.loading import read_checkpoint
+
+    checkpoint = read_checkpoint(path)
+    then = checkpoint["hyper_parameters"]
+    changed = [
+        f"{name} was {old} and is now {new}"
+        for name, old, new in differences(what_counts(then), what_counts(now))
+    ]
+    if changed:
+        raise UserError(
+            f"{path} cannot go on as another run: {'; '.join(changed[:5])}. Leave that as it was, "
+            "or start a new run."
+        )
+    if checkpoint["epochs_seen"] >= now["epochs"]:
+        raise UserError(
+            f"{path} has seen its {checkpoint['epochs_seen']} epochs: ask for more, such as "
+            f"epochs={2 * checkpoint['epochs_seen']}."
+        )
+
+
+def note(run: Path, words: Sequence[str]) -> None:
+    """Keeps what a run goes on with, once that is known to fit."""
+    with whole(run / AGAIN) as part:
+        OmegaConf.save(OmegaConf.create([*words]), part)
+
+
+def what_counts(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that a training is a function of."""
+    data = {name: value for name, value in settings["data"].items() if name != "root"}
+    return {name: settings[name] for name in ("gan", "batch_size", "seed")} | {"data": data}
+
+
+def differences(then: Any, now: Any, place: str = "") -> Iterator[tuple[str, Any, Any]]:
+    """The places where two trees of settings differ, with both values."""
+    if isinstance(then, Mapping) and isinstance(now, Mapping):
+        for name in [*then, *(name for name in now if name not in then)]:
+            yield from differences(then.get(name), now.get(name), f"{place}.{name}".lstrip("."))
+    elif then != now:
+        yield place, then, now
+
+
+def check_targets(node: Any, trust: Sequence[str]) -> None:
+    """Raises UserError for a `_target_` that is neither ours nor of a trusted module."""
+    from ganmnist.loading import OWN, find_class
+
+    if isinstance(node, Mapping):
+        target = node.get("_target_", TRAINER)
+        if target != TRAINER:
+            find_class(str(target), (*OWN, *trust))
+    if isinstance(node, Mapping | list):
+        for value in node.values() if isinstance(node, Mapping) else node:
+            check_targets(value, trust)

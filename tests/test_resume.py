@@ -1,0 +1,246 @@
+"""Runs that go on where they were broken off: to the last bit, in one folder, or not at all."""
+
+import csv
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+from conftest import fit, small_gan
+from launch import launch
+from test_gan import assert_same_bits
+from test_run import FEW
+
+from ganmnist import resume
+from ganmnist.callbacks import LastCheckpoint
+from ganmnist.errors import UserError
+from ganmnist.gan import GAN
+from ganmnist.loggers import MetricsCSV
+
+
+class StopAt(L.Callback):
+    """Ctrl-C once so many batches have been seen."""
+
+    def __init__(self, batch: int) -> None:
+        self.batch = batch
+
+    def on_train_batch_end(self, trainer: L.Trainer, gan: GAN, *args: Any) -> None:
+        if gan.batches_seen >= self.batch:
+            raise KeyboardInterrupt
+
+
+# The state of training
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3, 5, 6, 7])
+@pytest.mark.parametrize("settings", [{}, {"accumulate": 2, "ema": 0.9}, {"d_steps": 2}], ids=str)
+@pytest.mark.parametrize("chunk", [1, 3])
+def test_a_run_goes_on_within_an_epoch_as_if_it_had_never_stopped(
+    chunk: int, settings: dict[str, Any], batch: int, tmp_path: Path
+) -> None:
+    straight, first, second = (small_gan(**settings) for _ in range(3))
+    how: dict[str, Any] = {"batches": 3, "epochs": 3, "chunk": chunk}
+    fit(straight, **how)
+    with pytest.raises(SystemExit):
+        fit(first, **how, callbacks=[StopAt(batch), LastCheckpoint(tmp_path)])
+    stopped = first.batches_seen
+    assert stopped >= batch
+    fit(second, **how, ckpt_path=tmp_path / "last.ckpt")
+    assert (second.batches_seen, second.epochs_seen, second.epoch_start) == (9, 3, 9)
+    assert_same_bits(second, straight)
+    one, other = (gan.optimizers()[0].state_dict()["state"] for gan in (straight, second))
+    assert all(torch.equal(one[i]["exp_avg_sq"], other[i]["exp_avg_sq"]) for i in one)
+
+
+def test_checkpoints_come_every_few_batches(tmp_path: Path) -> None:
+    seen = []
+
+    class Noting(LastCheckpoint):
+        def save(self, trainer: L.Trainer, gan: GAN) -> None:
+            super().save(trainer, gan)
+            seen.append(torch.load(self.path, weights_only=True)["batches_seen"])
+
+    fit(small_gan(), batches=5, epochs=2, callbacks=[Noting(tmp_path, every_n_batches=4)])
+    assert seen == [4, 5, 8, 10]
+    seen.clear()
+    fit(small_gan(), batches=3, callbacks=[Noting(tmp_path, every_minutes=1e-9)])
+    assert seen == [1, 2, 3, 3]
+    for wrong in ({"every_n_batches": 0}, {"every_minutes": -1}):
+        with pytest.raises(ValueError, match="choose one above 0, or null"):
+            LastCheckpoint(tmp_path, **wrong)
+
+
+# metrics.csv
+
+
+def test_rows_after_a_moment_are_forgotten_and_half_rows_too(tmp_path: Path) -> None:
+    log = MetricsCSV(tmp_path / "metrics.csv")
+    log.log_rows({n: {"a": n / 3} for n in range(1, 6)})
+    log.flush()
+    with log.path.open("a") as file:
+        file.write("6")  # the process ended here
+    again = MetricsCSV(log.path)
+    assert again.rewind(3) == {n: {"a": n / 3} for n in (1, 2, 3)}
+    again.log_rows({3: {"b": 0.5}, 4: {"a": 7.0}})
+    again.finalize("success")
+    with log.path.open(newline="") as file:
+        found = [*csv.DictReader(file)]
+    assert [row["step"] for row in found] == ["1", "2", "3", "4"]
+    assert [row["b"] for row in found] == ["", "", "0.5", ""]
+    assert [float(row["a"]) for row in found] == [1 / 3, 2 / 3, 1.0, 7.0]
+
+
+def test_a_flushed_row_is_completed_in_its_place(tmp_path: Path) -> None:
+    log = MetricsCSV(tmp_path / "metrics.csv")
+    for row in ({"a": 1.0}, {"a": 2.0}, {"b": 3.0}):
+        log.log_rows({1: row})
+        log.flush()
+    assert log.path.read_text().split() == ["step,a,b", "1,2.0,3.0"]
+
+
+# The command line
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What a run leaves that somebody has killed."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv(resume.ALREADY, raising=False)
+    run = tmp_path / "logs/a/first"
+    for part in (".hydra", "checkpoints"):
+        (run / part).mkdir(parents=True)
+    (run / ".hydra/overrides.yaml").write_text("- model=mlp\n- epochs=3\n")
+    (run / resume.LAST).touch()
+    return run
+
+
+def test_the_command_line_is_that_of_the_run_and_then_ones_own(folder: Path) -> None:
+    assert resume.extend(["lr=1"]) == ["lr=1"]
+    assert resume.extend(["--config-dir", "mine", "epochs=9", "resume=logs/a/first"]) == [
+        *("--config-dir", "mine", "model=mlp", "epochs=3", "epochs=9", f"resume='{folder}'"),
+        *(f"hydra.run.dir='{folder}'", "hydra.output_subdir=null"),
+    ]
+    again = resume.extend(["resume=logs/a/first"])
+    assert again == ["resume=logs/a/first"]  # a process of the run itself
+
+
+def test_auto_is_the_newest_run_without_an_end(folder: Path) -> None:
+    other = folder.with_name("second")
+    (other / "checkpoints").mkdir(parents=True)
+    (other / resume.LAST).touch()
+    os.utime(folder / resume.LAST, (0, 0))
+    assert resume.find("auto") == other
+    (other / "summary.json").write_text(json.dumps({"status": "finished"}))
+    assert resume.find("auto") == folder
+    (folder / "summary.json").write_text(json.dumps({"status": "finished"}))
+    with pytest.raises(UserError, match="resume=auto: no run under logs/ waits"):
+        resume.find("auto")
+    with pytest.raises(UserError, match="resume=elsewhere: there is no such folder"):
+        resume.find("elsewhere")
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        *("hydra.callbacks.x._target_=os.system", "+hydra.callbacks.x._target_=os.system"),
+        *("hydra/launcher=joblib", "--config-dir=/tmp", "-m"),
+    ],
+)
+def test_saved_words_may_not_reach_hydra_itself(folder: Path, word: str) -> None:
+    (folder / ".hydra/overrides.yaml").write_text(f"- '{word}'\n")
+    with pytest.raises(UserError, match="which no run of ganmnist would note"):
+        resume.extend([f"resume={folder}"])
+
+
+def test_a_folder_without_a_checkpoint_is_nothing_to_go_on_from(folder: Path) -> None:
+    (folder / resume.LAST).unlink()
+    with pytest.raises(UserError, match=r"there is no checkpoints/last\.ckpt in it"):
+        resume.extend([f"resume={folder}"])
+
+
+@pytest.mark.parametrize(
+    "target",
+    ["os.system", "ganmnist.paths.os.system", "ganmnist.train.train", "torch.optim.os.system"],
+)
+def test_settings_of_a_run_call_nothing_but_our_classes(target: str) -> None:
+    with pytest.raises(UserError, match=f"The settings name {target}"):
+        resume.check_targets({"gan": [{"terms": {"x": {"_target_": target}}}]}, trust=())
+
+
+def test_differences_are_named_by_their_places() -> None:
+    then = {"gan": {"clip": None, "terms": {}}, "seed": 0}
+    now = {"gan": {"clip": 1.0, "terms": {"r1": {"gamma": 2}}}, "seed": 0}
+    assert [*resume.differences(then, now)] == [
+        ("gan.clip", None, 1.0),
+        ("gan.terms.r1", None, {"gamma": 2}),
+    ]
+
+
+# The whole
+
+
+@pytest.fixture
+def two(tmp_path: Path, data_root: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
+    """A run, and one that was broken off within its second epoch."""
+    monkeypatch.delenv(resume.ALREADY, raising=False)
+    runs = tmp_path / "straight", tmp_path / "broken"
+    launch(*FEW, f"hydra.run.dir={runs[0]}")
+    stop = "+callbacks.stop={_target_: test_resume.StopAt, batch: 10}"
+    with pytest.raises(SystemExit):
+        launch(*FEW, stop, f"hydra.run.dir={runs[1]}")
+    return runs
+
+
+def again(folder: Path, *overrides: str) -> None:
+    launch(f"resume={folder}", "~callbacks.stop", *overrides)
+
+
+def rows(run: Path) -> list[dict[str, str]]:
+    with (run / "metrics.csv").open(newline="") as file:
+        found = [*csv.DictReader(file)]
+    return [{k: v for k, v in row.items() if v and "images_per_s" not in k} for row in found]
+
+
+def test_a_run_that_went_on_leaves_the_files_of_one_that_never_stopped(
+    two: tuple[Path, Path],
+) -> None:
+    straight, broken = two
+    again(broken)
+    assert rows(broken) == rows(straight)
+    for name in ("progress.gif", "epochs.png"):
+        assert (broken / name).read_bytes() == (straight / name).read_bytes()
+    weights = [torch.load(run / resume.LAST, weights_only=True)["state_dict"] for run in two]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    one, other = (json.loads((run / "summary.json").read_text()) for run in two)
+    assert other["status"] == "finished"
+    assert one["metrics"]["final"] == other["metrics"]["final"]
+    assert "resume=" not in (broken / resume.FIRST).read_text()
+
+
+def test_what_would_make_another_training_of_it_is_refused(
+    two: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    straight, broken = two
+    for asked, said in (
+        ((broken, "lr=0.5"), "gan.d_optimizer.lr was 0.0002 and is now 0.5"),
+        ((broken, "seed=1"), "seed was 0 and is now 1"),
+        ((straight,), "has seen its 2 epochs: ask for more, such as epochs=4"),
+    ):
+        before = {path: path.stat().st_mtime_ns for path in asked[0].rglob("*.ckpt")}
+        with pytest.raises(SystemExit) as leaving:
+            again(*asked) if asked[0] is broken else launch(f"resume={straight}")
+        assert leaving.value.code == 2
+        assert said in capsys.readouterr().err
+        assert before == {path: path.stat().st_mtime_ns for path in asked[0].rglob("*.ckpt")}
+
+
+def test_a_finished_run_is_made_longer(two: tuple[Path, Path]) -> None:
+    straight, _ = two
+    launch(f"resume={straight}", "epochs=3")
+    summary = json.loads((straight / "summary.json").read_text())
+    assert (summary["epochs"], summary["status"]) == (3, "finished")
+    assert [int(row["epoch"]) for row in rows(straight) if "epoch" in row] == [1, 2, 3]
+    assert "epochs=3" in (straight / resume.AGAIN).read_text()  # what it would go on with
