@@ -58,6 +58,7 @@ def test_weights_that_are_no_numbers_replace_no_checkpoint(tmp_path: Path) -> No
         gan.discriminator.last.weight[0] = math.inf
     with pytest.raises(UserError, match=r"discriminator\.last\.weight is not finite after batch 3"):
         keeper.on_train_epoch_end(trainer, gan)
+    keeper.batch = 0  # as if there were something to save
     keeper.on_exception(trainer, gan, KeyboardInterrupt())
     assert keeper.path.read_bytes() == before
     assert [path.name for path in tmp_path.iterdir()] == ["last.ckpt"]

@@ -28,7 +28,7 @@ from ganmnist.data import Digits
 from ganmnist.duel import Duel, Player
 from ganmnist.gan import GAN
 from ganmnist.metrics import PRDC
-from ganmnist.paths import claim, create, slug, whole, write_json
+from ganmnist.paths import claim, create, held, slug, whole, write_json
 from ganmnist.train import find_scalar, train
 
 SMALL = (
@@ -382,19 +382,33 @@ def test_a_failure_within_the_first_batch_is_told_as_it_was(
     assert (summary["status"], summary["error"]) == ("failed", "RuntimeError: spilled")
 
 
-def test_time_that_is_up_leaves_a_checkpoint(
+def test_half_a_batch_is_not_saved(
     runs: Path, start: Start, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fail_within_batch_5(SystemExit(), monkeypatch)  # what Lightning makes of SIGTERM
+    """One player may have moved and the other not: no moment to go on from."""
+    fail_within_batch_5(SystemExit(), monkeypatch)
     with pytest.raises(SystemExit) as leaving:
-        start("stopped")
+        start("stopped", "checkpoint.every_n_batches=2")
     assert leaving.value.code == 130
     assert read(runs / "stopped/summary.json")["status"] == "interrupted"
     checkpoint = torch.load(runs / "stopped/checkpoints/last.ckpt", weights_only=True)
-    assert checkpoint["batches_seen"] == 5
+    assert checkpoint["batches_seen"] == 4
 
 
-def test_ctrl_c_leaves_a_complete_folder(tmp_path: Path, data_root: Path) -> None:
+def test_a_folder_is_trained_in_by_one_process(
+    runs: Path, start: Start, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with held(runs / "held"), pytest.raises(SystemExit) as leaving:
+        start("held")
+    assert leaving.value.code == 2
+    assert "is in use: another process trains there" in capsys.readouterr().err
+    assert not (runs / "held/summary.json").exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_leaves_a_complete_folder(
+    number: signal.Signals, tmp_path: Path, data_root: Path
+) -> None:
     words = [sys.executable, "-m", "ganmnist.train", *SMALL, "epochs=100000", "every=5"]
     process = subprocess.Popen(
         words,
@@ -408,7 +422,7 @@ def test_ctrl_c_leaves_a_complete_folder(tmp_path: Path, data_root: Path) -> Non
     with process:
         for line in process.stdout:
             if "batch 10/" in line:
-                process.send_signal(signal.SIGINT)
+                process.send_signal(number)
                 break
         process.stdout.read()
     assert process.returncode == 130

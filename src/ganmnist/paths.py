@@ -75,6 +75,30 @@ def whole(path: Path, durable: bool = False) -> Iterator[Path]:
         part.unlink(missing_ok=True)
 
 
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """A folder that no other process may hold meanwhile; a dead one holds nothing.
+
+    Raises:
+        UserError: another holds it.
+    """
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        yield
+        return
+    folder.mkdir(parents=True, exist_ok=True)
+    place = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise UserError(f"{folder} is in use: another process trains there.") from error
+    else:
+        yield
+    finally:
+        os.close(place)
+
+
 def write_json(path: Path, content: dict[str, Any]) -> None:
     with whole(path) as part:
         part.write_text(json.dumps(finite(content), indent=2) + "\n")

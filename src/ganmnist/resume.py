@@ -97,7 +97,8 @@ def check(path: Path, now: Mapping[str, Any]) -> None:
     if checkpoint["epochs_seen"] >= now["epochs"]:
         raise UserError(
             f"{path} has seen its {checkpoint['epochs_seen']} epochs: ask for more, such as "
-            f"epochs={2 * checkpoint['epochs_seen']}."
+            f"epochs={2 * checkpoint['epochs_seen']}. Its figures: python -m ganmnist.evaluate "
+            f"run={path.parents[1]} which=last."
         )
 
 

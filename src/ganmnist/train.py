@@ -10,6 +10,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +22,7 @@ from omegaconf import DictConfig, OmegaConf
 from ganmnist import cli, resume, sweep
 from ganmnist.config import KNOBS, check, check_types
 from ganmnist.errors import UserError
-from ganmnist.paths import write_json
+from ganmnist.paths import held, write_json
 
 if TYPE_CHECKING:
     import lightning as L
@@ -63,16 +64,24 @@ def train(config: DictConfig, admit: Callable[[DictConfig], None] = check) -> fl
         UserError: something was asked for that cannot be had.
         KeyboardInterrupt: Ctrl-C, after everything has been written.
     """
+    with held(Path(config.folder)) if is_rank_zero() else nullcontext():
+        return run(config, admit)
+
+
+def run(config: DictConfig, admit: Callable[[DictConfig], None]) -> float:
+    """The same, in a folder that is ours."""
     began = time.perf_counter()
     settings = {name: config[name] for name in KNOBS["train"] if name != "task"}
     summary: dict[str, Any] = {"task": config.task, "status": "failed", "error": ""}
     summary |= {"settings": settings}
+    unchanged = bool(config.resume)  # what is refused leaves the run that was to go on as it is
     try:
         admit(config)
         with cli.refusals():
             trainer, gan, data = build(config)
         summary |= {"data": data.dataset.name}
         last = Path(config.resume) / resume.LAST if config.resume else None
+        unchanged = False
         try:
             trainer.fit(gan, datamodule=data, ckpt_path=last, weights_only=True)
         except SystemExit:  # how Lightning leaves after Ctrl-C, once callbacks have tidied up
@@ -96,7 +105,7 @@ def train(config: DictConfig, admit: Callable[[DictConfig], None] = check) -> fl
             log.warning("metric=%s was not logged by this run (%s).", config.metric, known)
         seconds = round(time.perf_counter() - began, 1)
         summary |= {"metric": config.metric, "value": value, "seconds": seconds}
-        if is_rank_zero():
+        if is_rank_zero() and not unchanged:
             write_json(Path(config.folder) / "summary.json", summary)
             if config.callbacks:
                 write_report(Path(config.folder))

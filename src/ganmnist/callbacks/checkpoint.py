@@ -62,10 +62,18 @@ class LastCheckpoint(Callback):
         self.every_n_batches = every_n_batches
         self.every_minutes = every_minutes
         self.saved = perf_counter()
+        self.batch = 0  # of the newest checkpoint
+        self.within = False  # a batch, so that one player may have moved and the other not
+
+    def on_train_batch_start(
+        self, trainer: L.Trainer, gan: GAN, batch: Any, batch_idx: int
+    ) -> None:
+        self.within = True
 
     def on_train_batch_end(
         self, trainer: L.Trainer, gan: GAN, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
+        self.within = False
         if self.due(trainer, gan):
             self.save(trainer, gan)
 
@@ -84,7 +92,8 @@ class LastCheckpoint(Callback):
     def on_exception(self, trainer: L.Trainer, gan: GAN, exception: BaseException) -> None:
         # After a crash the state may be broken, and other ranks may not be there to save theirs.
         # Lightning makes a SystemExit of the SIGTERM that a cluster sends when time is up.
-        if isinstance(exception, KeyboardInterrupt | SystemExit) and trainer.world_size == 1:
+        stopped = isinstance(exception, KeyboardInterrupt | SystemExit) and trainer.world_size == 1
+        if stopped and not self.within and self.batch < gan.batches_seen:
             try:
                 self.save(trainer, gan)
             except UserError as error:
@@ -95,4 +104,4 @@ class LastCheckpoint(Callback):
             if hasattr(callback, "flush"):  # what is on disk is to be at least as old
                 callback.flush(trainer, gan)
         save_checkpoint(trainer, self.path)
-        self.saved = perf_counter()
+        self.saved, self.batch = perf_counter(), gan.batches_seen

@@ -1,4 +1,4 @@
-"""Ctrl-C at a moment that suits: when the batch is done."""
+"""Ctrl-C, and the signals of a cluster whose time is up, at a moment that suits."""
 
 from __future__ import annotations
 
@@ -10,39 +10,51 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import Callback
 
+from ganmnist.callbacks.checkpoint import LastCheckpoint
 from ganmnist.gan import GAN
 
 log = logging.getLogger(__name__)
 
+NAMES = ("SIGINT", "SIGTERM", "SIGUSR1")  # Windows has not all of them
+SIGNALS = [getattr(signal, name) for name in NAMES if hasattr(signal, name)]
+
 
 class Interrupt(Callback):
-    """Ctrl-C ends the run after the present batch, so that every file tells of whole batches.
+    """Ends the run after the present batch, saved first, so that all files tell of whole batches.
 
-    A second Ctrl-C does not wait. Last of the callbacks, so that the others have seen the batch.
+    What comes after that, pictures and a report, a second signal leaves out. Last of the callbacks,
+    so that the others have seen the batch.
     """
 
     def __init__(self) -> None:
         self.asked = False
-        self.over = False  # the last batch has been seen
+        self.leaving = False  # no batch is to come
+        self.before: dict[int, Any] = {}
 
     def on_train_start(self, trainer: L.Trainer, gan: GAN) -> None:
         if threading.current_thread() is threading.main_thread():
-            self.before = signal.signal(signal.SIGINT, self.note)
+            self.before = {number: signal.signal(number, self.note) for number in SIGNALS}
 
-    def note(self, *signal_and_frame: Any) -> None:
-        if self.asked or self.over:
+    def note(self, number: int, frame: Any) -> None:
+        if self.leaving:
             raise KeyboardInterrupt
+        if not self.asked:
+            what = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
+            log.warning("%s: the run ends after this batch. Once more, and without pictures.", what)
         self.asked = True
-        log.warning("Ctrl-C: the run ends after this batch. Once more, and it ends now.")
 
     def on_train_batch_end(
         self, trainer: L.Trainer, gan: GAN, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self.over = gan.batches_seen >= gan.batches_of_run
+        if self.asked:
+            for callback in trainer.callbacks:
+                if isinstance(callback, LastCheckpoint) and trainer.world_size == 1:
+                    callback.save(trainer, gan)
+        self.leaving = self.asked or gan.batches_seen >= gan.batches_of_run
         if self.asked:
             raise KeyboardInterrupt
 
     def teardown(self, trainer: L.Trainer, gan: GAN, stage: str) -> None:
-        if hasattr(self, "before"):
-            signal.signal(signal.SIGINT, self.before)
-            del self.before
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
+        self.before = {}
