@@ -45,7 +45,7 @@ def test_a_run_goes_on_within_an_epoch_as_if_it_had_never_stopped(
     how: dict[str, Any] = {"batches": 3, "epochs": 3, "chunk": chunk}
     fit(straight, **how)
     with pytest.raises(SystemExit):
-        fit(first, **how, callbacks=[StopAt(batch), LastCheckpoint(tmp_path)])
+        fit(first, **how, callbacks=[LastCheckpoint(tmp_path), StopAt(batch)])
     stopped = first.batches_seen
     assert stopped >= batch
     fit(second, **how, ckpt_path=tmp_path / "last.ckpt")
@@ -101,6 +101,54 @@ def test_a_flushed_row_is_completed_in_its_place(tmp_path: Path) -> None:
     assert log.path.read_text().split() == ["step,a,b", "1,2.0,3.0"]
 
 
+def test_whoever_is_killed_soon_after_has_lost_no_row(tmp_path: Path) -> None:
+    log = MetricsCSV(tmp_path / "metrics.csv")
+    log.log_rows({n: {"a": float(n)} for n in (1, 2, 3)})
+    log.flush()
+    before = log.path.read_bytes()
+    assert [*MetricsCSV(log.path).rewind(3)] == [1, 2, 3]
+    assert log.path.read_bytes() == before
+    again = MetricsCSV(log.path)
+    again.rewind(3)
+    again.log_rows({3: {"b": 1.0}, 4: {"c": 2.0}})  # both with new columns
+    again.flush()
+    assert log.path.read_text().split() == [
+        "step,a,b,c",
+        "1,1.0,,",
+        "2,2.0,,",
+        "3,3.0,1.0,",
+        "4,,,2.0",
+    ]
+
+
+def test_ctrl_c_before_training_goes_on_leaves_the_checkpoint(tmp_path: Path) -> None:
+    class AtSetup(L.Callback):
+        def setup(self, *args: Any, **kwargs: Any) -> None:
+            raise KeyboardInterrupt
+
+    fit(small_gan(), callbacks=[LastCheckpoint(tmp_path)])
+    before = (tmp_path / "last.ckpt").read_bytes()
+    how: dict[str, Any] = {"epochs": 2, "ckpt_path": tmp_path / "last.ckpt"}
+    with pytest.raises(SystemExit):
+        fit(small_gan(), **how, callbacks=[AtSetup(), LastCheckpoint(tmp_path)])
+    assert (tmp_path / "last.ckpt").read_bytes() == before
+
+
+def test_an_epoch_that_was_broken_off_at_its_end_ends_again(tmp_path: Path) -> None:
+    class AtEnd(L.Callback):
+        def on_train_epoch_end(self, *args: Any) -> None:
+            ends.append(1)
+            if len(ends) == 1:
+                raise KeyboardInterrupt
+
+    ends: list[int] = []
+    with pytest.raises(SystemExit):
+        fit(small_gan(), callbacks=[AtEnd(), LastCheckpoint(tmp_path)])
+    gan = small_gan()
+    fit(gan, ckpt_path=tmp_path / "last.ckpt", callbacks=[AtEnd()])
+    assert (len(ends), gan.batches_seen, gan.epochs_seen) == (2, 3, 1)
+
+
 # The command line
 
 
@@ -147,6 +195,7 @@ def test_auto_is_the_newest_run_without_an_end(folder: Path) -> None:
     [
         *("hydra.callbacks.x._target_=os.system", "+hydra.callbacks.x._target_=os.system"),
         *("hydra/launcher=joblib", "--config-dir=/tmp", "-m"),
+        *("+callbacks@hydra.callbacks=default", "folder=/elsewhere"),
     ],
 )
 def test_saved_words_may_not_reach_hydra_itself(folder: Path, word: str) -> None:
@@ -159,6 +208,39 @@ def test_a_folder_without_a_checkpoint_is_nothing_to_go_on_from(folder: Path) ->
     (folder / resume.LAST).unlink()
     with pytest.raises(UserError, match=r"there is no checkpoints/last\.ckpt in it"):
         resume.extend([f"resume={folder}"])
+
+
+def test_a_folder_does_not_trust_itself(folder: Path) -> None:
+    (folder / resume.FIRST).write_text("- 'trust=[os]'\n- lr=1e-3\n")
+    words = resume.extend([f"resume={folder}"])
+    assert words[0] == "lr=1e-3"
+    assert "trust=[os]" not in words
+
+
+def test_overrides_stay_as_they_were_typed(folder: Path) -> None:
+    (folder / resume.FIRST).write_text("- optimizer.d.lr=${times:4,${lr}}\n")
+    assert resume.extend([f"resume={folder}"])[0] == "optimizer.d.lr=${times:4,${lr}}"
+
+
+@pytest.mark.parametrize("text", ["- [", "a: 1", "{"])
+def test_overrides_that_are_no_list_are_refused(folder: Path, text: str) -> None:
+    (folder / resume.FIRST).write_text(text)
+    with pytest.raises(UserError, match=r"overrides\.yaml (cannot be read|is no list)"):
+        resume.extend([f"resume={folder}"])
+
+
+def test_a_sweep_goes_on_with_nothing(folder: Path) -> None:
+    with pytest.raises(UserError, match="leave out -m"):
+        resume.extend(["-m", f"resume={folder}", "epochs=4,5"])
+
+
+def test_nothing_is_written_elsewhere(folder: Path) -> None:
+    inside = {"callbacks": {"a": {"folder": f"{folder}/samples"}, "b": None}, "logger": None}
+    resume.check_places(inside, folder)
+    with pytest.raises(UserError, match=r"logger\.csv\.path=.*elsewhere is outside of"):
+        resume.check_places(
+            {"callbacks": {}, "logger": {"csv": {"path": f"{folder}/../elsewhere"}}}, folder
+        )
 
 
 @pytest.mark.parametrize(
@@ -241,6 +323,17 @@ def test_what_would_make_another_training_of_it_is_refused(
         assert leaving.value.code == 2
         assert said in capsys.readouterr().err
         assert files(asked[0]) == before
+
+
+def test_a_run_that_ended_in_its_final_table_gets_it(two: tuple[Path, Path]) -> None:
+    straight, _ = two
+    before = json.loads((straight / "summary.json").read_text())
+    table = rows(straight)
+    (straight / "summary.json").unlink()
+    launch(f"resume={straight}")
+    after = json.loads((straight / "summary.json").read_text())
+    assert after["metrics"]["final"] == before["metrics"]["final"]
+    assert rows(straight) == table
 
 
 def test_a_finished_run_is_made_longer(two: tuple[Path, Path]) -> None:

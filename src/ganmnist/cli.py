@@ -91,7 +91,7 @@ class Hooks(Callback):
         # Hydra turns exceptions of callbacks into warnings, but lets an exit pass.
         try:
             check(config)
-            if not config.get("resume"):
+            if resume.ALREADY not in os.environ:
                 unused(config.hydra.run.dir, "summary.json")
         except (UserError, OmegaConfBaseException) as error:
             fail(str(error))

@@ -114,6 +114,7 @@ class GAN(L.LightningModule):
         self.batches_seen = 0
         self.epochs_seen = 0
         self.epoch_start = 0  # batches seen when the present epoch began
+        self.epoch_over = False  # and all is done that follows its batches
         self.waiting: list[Sample] = []  # real batches that the next update will look at
         # Scalars by clock, left on the device until a callback takes and empties them.
         self.history: dict[int, dict[str, Tensor]] = {}
@@ -149,6 +150,14 @@ class GAN(L.LightningModule):
                 "scaled: choose bf16-mixed, or gan.clip=null."
             )
 
+        if 0 < self.epochs_seen == self.trainer.max_epochs:
+            # A run that was broken off in its final table: its last epoch ends once more.
+            an_epoch = self.epoch_start // self.epochs_seen
+            self.epochs_seen, self.epoch_start = self.epochs_seen - 1, self.epoch_start - an_epoch
+        self.waiting = [
+            Sample(*(part if part is None else part.to(self.device) for part in batch))
+            for batch in self.waiting
+        ]
         # Lightning counts its loops' steps, chunks of batches in our case; the clock knows better.
         progress: Any = self.trainer.fit_loop.epoch_progress.current
         progress.ready = progress.started = self.epochs_seen
@@ -160,6 +169,7 @@ class GAN(L.LightningModule):
     def on_train_epoch_end(self) -> None:
         self.epochs_seen += 1
         self.epoch_start = self.batches_seen
+        self.epoch_over = False
 
     def training_step(self, chunk: Sequence[Sample], batch_idx: int) -> None:
         """Plays a chunk of real batches, one after the other."""
@@ -317,11 +327,9 @@ class GAN(L.LightningModule):
     def on_save_checkpoint(self, checkpoint: dict) -> None:
         """Puts the clock in place of Lightning's counters."""
         checkpoint.pop("loops", None)
-        progress: Any = self.trainer.fit_loop.epoch_progress.current
-        over = progress.processed > self.epochs_seen  # all its batches are seen, this is its end
         checkpoint["batches_seen"] = self.batches_seen
-        checkpoint["epochs_seen"] = self.epochs_seen + over
-        checkpoint["epoch_start"] = self.batches_seen if over else self.epoch_start
+        checkpoint["epochs_seen"] = self.epochs_seen + self.epoch_over
+        checkpoint["epoch_start"] = self.batches_seen if self.epoch_over else self.epoch_start
         checkpoint["waiting"] = [tuple(batch) for batch in self.waiting]
 
     def on_load_checkpoint(self, checkpoint: dict) -> None:

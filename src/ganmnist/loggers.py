@@ -9,9 +9,10 @@ settings of a run that has come to its end.
 from __future__ import annotations
 
 import csv
+import io
 import os
 from argparse import Namespace
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,7 @@ class MetricsCSV(Logger):
             with self.path.open(newline="") as file:
                 self.columns = next(csv.reader(file), [])
 
+    @rank_zero_only
     def rewind(self, step: int) -> dict[int, Row]:
         """Forgets what came after a step, and half a row; returns the rows there are, by step."""
         rows: dict[int, Row] = {}
@@ -48,8 +50,11 @@ class MetricsCSV(Logger):
             if len(fields) == len(self.columns) and int(fields["step"]) <= step:
                 row = {name: number(text) for name, text in fields.items() if text}
                 rows[int(row.pop("step"))] = row
-        self.rewrite({"step": n, **row} for n, row in rows.items() if n < step)
-        self.last = {step: rows[step]} if step in rows else {}
+        if self.columns:
+            self.rewrite(rows)
+        if step in rows:
+            self.last = {step: rows[step]}
+            self.end = self.path.stat().st_size - len(self.text(self.last))
         return rows
 
     @property
@@ -87,21 +92,25 @@ class MetricsCSV(Logger):
         self.flush()
 
     def append(self, rows: Mapping[int, Row]) -> int | None:
-        """Appends rows and says where; a column not seen before rewrites the file with it."""
-        if self.end is not None:
-            os.truncate(self.path, self.end)
-            self.end = None
+        """Writes rows after those that are done, and says where they begin.
+
+        In one go, so that whoever is killed meanwhile leaves the newest row as it was or as it is.
+        """
+        if not rows:
+            return self.end
+        start, self.end = self.end, None
         new = {name for row in rows.values() for name in row} - set(self.columns)
         if new:
-            before = [*self.read()]
+            done = [*self.read()]
+            if start is not None:
+                done.pop()  # the newest, which comes again
             self.columns = [*(self.columns or ["step"]), *sorted(new)]
-            self.rewrite(before)
-        if not rows:
-            return None
-        with self.path.open("a", newline="") as file:
-            start = file.tell()
-            writer = csv.DictWriter(file, self.columns)
-            writer.writerows({"step": step, **row} for step, row in rows.items())
+            self.rewrite({int(fields.pop("step")): fields for fields in done} | dict(rows))
+            return self.path.stat().st_size - len(self.text(rows))
+        with self.path.open("r+b") as file:
+            start = file.seek(0, os.SEEK_END) if start is None else file.seek(start)
+            file.write(self.text(rows))
+            file.truncate()
         return start
 
     def read(self) -> Iterator[dict[str, str]]:
@@ -111,12 +120,15 @@ class MetricsCSV(Logger):
                     if fields != self.columns:
                         yield dict(zip(self.columns, fields, strict=False))
 
-    def rewrite(self, rows: Iterable[Mapping[str, Any]]) -> None:
-        if self.columns:
-            with whole(self.path) as part, part.open("w", newline="") as file:
-                writer = csv.DictWriter(file, self.columns)
-                writer.writeheader()
-                writer.writerows(rows)
+    def rewrite(self, rows: Mapping[int, Mapping[str, Any]]) -> None:
+        with whole(self.path) as part:
+            part.write_bytes(",".join(self.columns).encode() + b"\r\n" + self.text(rows))
+
+    def text(self, rows: Mapping[int, Mapping[str, Any]]) -> bytes:
+        """Rows as lines of the file."""
+        lines = io.StringIO(newline="")
+        csv.DictWriter(lines, self.columns).writerows({"step": n, **rows[n]} for n in rows)
+        return lines.getvalue().encode()
 
 
 def number(text: str) -> float:
@@ -146,10 +158,17 @@ class TensorBoard(TensorBoardLogger):
         self.settings: dict[str, str | int | float] = {}
         self.final: Row = {}
 
+    @rank_zero_only
     def rewind(self, step: int) -> dict[int, Row]:
         """Hides what was logged after a step; it has no rows to give back."""
-        self._kwargs["purge_step"] = step + 1
+        self.experiment.close()
+        self._experiment = None
+        self._kwargs["purge_step"] = step + 1  # of the next writer
         return {}
+
+    @rank_zero_only
+    def flush(self) -> None:
+        self.experiment.flush()
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:

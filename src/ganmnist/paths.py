@@ -99,6 +99,14 @@ def held(folder: Path) -> Iterator[None]:
         os.close(place)
 
 
+def is_held(folder: Path) -> bool:
+    try:
+        with held(folder):
+            return False
+    except UserError:
+        return True
+
+
 def write_json(path: Path, content: dict[str, Any]) -> None:
     with whole(path) as part:
         part.write_text(json.dumps(finite(content), indent=2) + "\n")

@@ -16,7 +16,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from ganmnist.errors import UserError
-from ganmnist.paths import whole
+from ganmnist.paths import is_held, whole
 
 LAST = "checkpoints/last.ckpt"
 FIRST = ".hydra/overrides.yaml"  # what the run was started with
@@ -34,22 +34,37 @@ def extend(argv: Sequence[str]) -> list[str]:
     asked = [word.partition("=")[2] for word in argv if word.startswith("resume=")]
     if not asked or asked[-1] in ("", "null") or ALREADY in os.environ:
         return list(argv)
+    if {"-m", "--multirun"} & {*argv}:
+        raise UserError("resume=... goes on with one run, so leave out -m.")
     run = find(asked[-1])
     there = [file for file in (run / AGAIN, run / FIRST) if file.is_file()]
     if not there or not (run / LAST).is_file():
         missing = LAST if there else FIRST
         raise UserError(f"resume={run}: there is no {missing} in it, so nothing to go on from.")
-    words = [str(word) for word in OmegaConf.load(there[0])]
-    saved = [word for word in words if not word.startswith("resume=")]
-    # What a file says may choose settings, but not what Hydra itself loads and calls.
-    if strange := [word for word in saved if re.match(r"-|[+~]*hydra\b", word)]:
+    words = read_words(there[0])
+    saved = [word for word in words if not word.startswith(("resume=", "trust="))]
+    # What a file says may choose settings, but neither what Hydra itself loads and calls, nor
+    # where to write.
+    if strange := [word for word in saved if re.match(r"-|[+~]*(hydra|folder)\b|[^=]*@", word)]:
         raise UserError(f"{there[0]} says {strange[0]}, which no run of ganmnist would note there.")
     os.environ[ALREADY] = str(run)
-    here = [f"resume='{run}'", f"hydra.run.dir='{run}'", "hydra.output_subdir=null"]
+    quoted = "'" + str(run).replace("\\", "\\\\").replace("'", "\\'") + "'"
+    here = [f"resume={quoted}", f"hydra.run.dir={quoted}", "hydra.output_subdir=null"]
     own = [word for word in argv if not word.startswith("resume=")]
     # Where the first override stands, so that flags stay together and the newer words win.
     first = next((i for i, word in enumerate(own) if re.match(r"[+~]|[\w./@]+=", word)), len(own))
     return [*own[:first], *saved, *own[first:], *here]
+
+
+def read_words(file: Path) -> list[str]:
+    """The overrides in a file, as they were typed."""
+    try:
+        words = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
+    except Exception as error:  # of YAML's parser and OmegaConf's, over damaged files
+        raise UserError(f"{file} cannot be read: {' '.join(str(error).split())[:200]}.") from error
+    if not isinstance(words, list):
+        raise UserError(f"{file} is no list of settings.")
+    return [str(word) for word in words]
 
 
 def find(asked: str) -> Path:
@@ -62,7 +77,7 @@ def find(asked: str) -> Path:
             )
         return run.resolve()
     runs = [file.parents[1] for file in Path("logs").glob(f"**/{LAST}")]
-    open_ = [run for run in runs if not finished(run)]
+    open_ = [run for run in runs if not finished(run) and not is_held(run)]
     if not open_:
         raise UserError("resume=auto: no run under logs/ waits for its end.")
     return max(open_, key=lambda run: (run / LAST).stat().st_mtime).resolve()
@@ -94,7 +109,8 @@ def check(path: Path, now: Mapping[str, Any]) -> None:
             f"{path} cannot go on as another run: {'; '.join(changed[:5])}. Leave that as it was, "
             "or start a new run."
         )
-    if checkpoint["epochs_seen"] >= now["epochs"]:
+    done = finished(path.parents[1])
+    if checkpoint["epochs_seen"] >= now["epochs"] + (not done):
         raise UserError(
             f"{path} has seen its {checkpoint['epochs_seen']} epochs: ask for more, such as "
             f"epochs={2 * checkpoint['epochs_seen']}. Its figures: python -m ganmnist.evaluate "
@@ -111,7 +127,11 @@ def note(run: Path, words: Sequence[str]) -> None:
 def what_counts(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that a training is a function of."""
     data = {name: value for name, value in settings["data"].items() if name != "root"}
-    return {name: settings[name] for name in ("gan", "batch_size", "seed")} | {"data": data}
+    how = ("precision", "limit_train_batches", "devices", "num_nodes")
+    return {
+        **{name: settings[name] for name in ("gan", "batch_size", "seed")},
+        **{"data": data, "trainer": {name: settings["trainer"].get(name) for name in how}},
+    }
 
 
 def differences(then: Any, now: Any, place: str = "") -> Iterator[tuple[str, Any, Any]]:
@@ -121,6 +141,18 @@ def differences(then: Any, now: Any, place: str = "") -> Iterator[tuple[str, Any
             yield from differences(then.get(name), now.get(name), f"{place}.{name}".lstrip("."))
     elif then != now:
         yield place, then, now
+
+
+def check_places(settings: Mapping[str, Any], run: Path) -> None:
+    """Raises UserError where something would write elsewhere than in the run's folder."""
+    for part in ("callbacks", "logger"):
+        for name, node in (settings[part] or {}).items():
+            for key in {"folder", "path"} & (node or {}).keys():
+                if not Path(node[key]).resolve().is_relative_to(run.resolve()):
+                    raise UserError(
+                        f"{part}.{name}.{key}={node[key]} is outside of {run}, where nothing of a "
+                        "run that goes on belongs."
+                    )
 
 
 def check_targets(node: Any, trust: Sequence[str]) -> None:

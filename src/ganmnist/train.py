@@ -133,6 +133,7 @@ def build(config: DictConfig) -> tuple[L.Trainer, GAN, DataModule]:
     settings: Any = OmegaConf.to_container(config, resolve=True)
     if config.resume:
         resume.check_targets(settings, settings["trust"])
+        resume.check_places(settings, Path(config.resume))
     check_types(settings)
     L.seed_everything(config.seed, verbose=False)
     callbacks = [c for c in instantiate(config.callbacks or {}).values() if c is not None]

@@ -63,17 +63,22 @@ class LastCheckpoint(Callback):
         self.every_minutes = every_minutes
         self.saved = perf_counter()
         self.batch = 0  # of the newest checkpoint
-        self.within = False  # a batch, so that one player may have moved and the other not
+        # Before training has begun, and within a batch, when one player may have moved and the
+        # other not, there is nothing to save.
+        self.whole = False
+
+    def on_train_start(self, trainer: L.Trainer, gan: GAN) -> None:
+        self.whole = True
 
     def on_train_batch_start(
         self, trainer: L.Trainer, gan: GAN, batch: Any, batch_idx: int
     ) -> None:
-        self.within = True
+        self.whole = False
 
     def on_train_batch_end(
         self, trainer: L.Trainer, gan: GAN, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self.within = False
+        self.whole = True
         if self.due(trainer, gan):
             self.save(trainer, gan)
 
@@ -87,13 +92,14 @@ class LastCheckpoint(Callback):
         return bool(trainer.strategy.broadcast(late))  # clocks differ
 
     def on_train_epoch_end(self, trainer: L.Trainer, gan: GAN) -> None:
+        gan.epoch_over = True  # all that follows an epoch has been done
         self.save(trainer, gan)
 
     def on_exception(self, trainer: L.Trainer, gan: GAN, exception: BaseException) -> None:
         # After a crash the state may be broken, and other ranks may not be there to save theirs.
         # Lightning makes a SystemExit of the SIGTERM that a cluster sends when time is up.
         stopped = isinstance(exception, KeyboardInterrupt | SystemExit) and trainer.world_size == 1
-        if stopped and not self.within and self.batch < gan.batches_seen:
+        if stopped and self.whole and self.batch < gan.batches_seen:
             try:
                 self.save(trainer, gan)
             except UserError as error:

@@ -57,11 +57,18 @@ class Evaluation(Callback):
         self.lowest = math.inf
         self.summary: dict[str, Any] = {}
 
+    @property
+    def by(self) -> list[Any]:
+        """What the best weights are chosen by."""
+        return [self.monitor, self.evaluator.val_n, self.evaluator.seed]
+
     def state_dict(self) -> dict[str, Any]:
-        return {"lowest": self.lowest, "summary": self.summary}
+        return {"lowest": self.lowest, "summary": self.summary, "by": self.by}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.lowest, self.summary = state_dict["lowest"], state_dict["summary"]
+        self.summary = state_dict["summary"]
+        if state_dict["by"] == self.by:  # else figures that do not compare
+            self.lowest = state_dict["lowest"]
 
     def setup(self, trainer: L.Trainer, gan: GAN, stage: str) -> None:
         self.active = bool(self.evaluator.table)
@@ -70,7 +77,7 @@ class Evaluation(Callback):
         if self.active and self.monitor not in monitors:
             raise UserError(
                 f"callbacks.evaluation.monitor={self.monitor} is not measured: choose one of "
-                f"{', '.join(monitors)}."
+                f"{', '.join(monitors)}, or other metrics."
             )
         if self.active:
             self.evaluator.prepare(trainer.datamodule, trainer.strategy.root_device)

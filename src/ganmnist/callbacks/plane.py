@@ -82,7 +82,7 @@ class Plane(Samples):
         if data.shape != (2, 1, 1):
             raise UserError(
                 f"callbacks=plane draws points, and {data.dataset.name} are images of shape "
-                f"{data.shape}: leave it out, or choose data=ring8 or data=grid25."
+                f"{data.shape}: leave it out, or choose data=ring8 or data=grid25, model=plane."
             )
         self.points = data.dataset.still(data.test, self.count)
         super().on_train_start(trainer, gan)

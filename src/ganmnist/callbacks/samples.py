@@ -79,8 +79,9 @@ class Samples(Callback):
     def saved(self, kind: str, last: int) -> dict[int, Image.Image]:
         """The pictures KIND_NUMBER.png up to a number, in order."""
         files = (self.folder / "samples").glob(f"{kind}_*.png")
-        numbered = sorted((int(file.stem.partition("_")[2]), file) for file in files)
-        return {n: images.read(file) for n, file in numbered if n <= last}
+        numbered = {file: file.stem.partition("_")[2] for file in files}
+        known = sorted((int(n), file) for file, n in numbered.items() if n.isdigit())
+        return {n: images.read(file) for n, file in known if n <= last}
 
     def on_train_batch_end(
         self, trainer: L.Trainer, gan: GAN, outputs: Any, batch: list[Sample], batch_idx: int

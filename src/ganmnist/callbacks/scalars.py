@@ -55,7 +55,7 @@ class Scalars(Callback):
         if gan.batches_seen:
             for logger in trainer.loggers:
                 if hasattr(logger, "rewind"):
-                    self.remember(logger.rewind(gan.batches_seen), gan)
+                    self.remember(logger.rewind(gan.batches_seen) or {}, gan)
 
     def remember(self, rows: Mapping[int, Row], gan: GAN) -> None:
         """Takes up rows of a run that goes on."""
@@ -82,8 +82,7 @@ class Scalars(Callback):
     ) -> None:
         self.images += trainer.world_size * sum(len(s.x) for s in batch if s.x is not None)
         due = [gan.batches_seen % every == 0 for every in (self.log_every, self.print_every)]
-        if any(due):  # what is printed is of the batches just seen
-            rows = self.fetch(gan)
+        if any(due) and (rows := self.fetch(gan)):  # what is printed is of the batches just seen
             window = self.hand_on(trainer, rows)
             self.show(trainer, rows)
             gan.log_dict(window, logger=False, prog_bar=True, on_step=True, on_epoch=False)
