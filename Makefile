@@ -16,6 +16,8 @@ train: $(VENV)/.train ## Train a DCGAN on MNIST, 20 epochs; ARGS="model=mlp epoc
 dashboard: $(VENV)/.train ## Open TensorBoard on logs/
 	$(RUN) tensorboard.main --logdir logs
 
+# The tests are small, and threads of theirs wait for each other wherever something else runs.
+test: export OMP_NUM_THREADS ?= 1
 test: $(VENV)/.test ## Run the tests
 	$(RUN) pytest $(ARGS)
 
