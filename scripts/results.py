@@ -129,6 +129,12 @@ def seconds(results: Sequence[Result]) -> str:
     return f"{mean(r['summary']['seconds'] for r in results):,.0f}" if results else ""
 
 
+def picture(task: str) -> str:
+    """The row of images that scripts/compare.py has drawn."""
+    place = f"images/compare/{task}.png"
+    return f'<img src="{place}" height="30" alt="">' if (DOCS / place).exists() else ""
+
+
 def table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [titles, ["---"] * len(titles), *rows]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
@@ -159,14 +165,15 @@ def recipes(results: Sequence[Result]) -> str:
 
 
 def compared(first: str, results: Sequence[Result]) -> str:
-    titles = (first, "seeds", "best `fid`", "last `fid`", "precision", "coverage", "seconds")
+    figures_of = ("best `fid`", "last `fid`", "precision", "coverage", "seconds")
+    titles = (first, "seeds", *figures_of, "seed 0 draws")
     rows = []
     for task, runs in by_task(results).items():
         figures = [("best", "fid"), ("final", "fid"), ("final", "precision"), ("final", "coverage")]
         kept = finished(runs)
         cells = [spread(figure(run, *which) for run in kept) for which in figures]
         name = task.partition("_")[2]
-        rows.append([f"`{name}`", seeds(runs), *cells, seconds(kept)])
+        rows.append([f"`{name}`", seeds(runs), *cells, seconds(kept), picture(task)])
     return table(titles, rows)
 
 
@@ -179,7 +186,7 @@ def additions(results: Sequence[Result]) -> str:
 
 
 def stacked(results: Sequence[Result]) -> str:
-    titles = ("run", "seeds", "modes", "KL", "images seen", "seconds", "command of seed 0")
+    titles = ("run", "seeds", "modes", "KL", "images seen", "seconds", "command", "seed 0 draws")
     rows = []
     for task, runs in by_task(results).items():
         kept = finished(runs)
@@ -189,7 +196,8 @@ def stacked(results: Sequence[Result]) -> str:
         )
         images = f"{runs[0]['summary']['images_seen']:,}"
         name = task.removeprefix("stacked_")
-        rows.append([name, seeds(runs), modes, kl, images, seconds(kept), command(runs[0])])
+        how = command(runs[0])
+        rows.append([name, seeds(runs), modes, kl, images, seconds(kept), how, picture(task)])
     real = {name: figure(finished(results)[0], "final", f"real_{name}") for name in REAL}
     return f"{STACKED.format(**real)}\n{table(titles, rows)}"
 

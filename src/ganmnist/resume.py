@@ -42,7 +42,7 @@ def extend(argv: Sequence[str]) -> list[str]:
         missing = LAST if there else FIRST
         raise UserError(f"resume={run}: there is no {missing} in it, so nothing to go on from.")
     words = read_words(there[0])
-    saved = [word for word in words if not word.startswith(("resume=", "trust="))]
+    saved = [word for word in words if not re.match(r"[+~]*(resume|trust)\b", word)]
     # What a file says may choose settings, but neither what Hydra itself loads and calls, nor
     # where to write.
     if strange := [word for word in saved if re.match(r"-|[+~]*(hydra|folder)\b|[^=]*@", word)]:
