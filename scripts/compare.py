@@ -49,8 +49,6 @@ TABLES = {
         "rpgan_r1r2": ["experiment=stacked", "objective=rpgan_r1r2"],
     },
 }
-# Norm layers would undo it.
-TABLES["additions"]["spectral_norm"] += ["model.discriminator.norm=none"]
 
 
 def missing(

@@ -32,24 +32,25 @@ Of the last epoch, 10,000 images. `floor` is the `fid` of real images.
 OBJECTIVES = """
 ## Every objective on one budget
 
-`experiment=comparison`: a narrow DCGAN with layer norm in D, 5 epochs, and for all rows Adam at
-5e-4 with betas (0.5, 0.999) and one step of D to one of G. Mean and standard deviation over the
-seeds that did not diverge. Nothing was tuned for any row, so this compares what objectives do
-untouched, not what they can do: the papers give WGAN and WGAN-GP five steps of D, WGAN an optimiser
-without momentum. Missing rows have not been run: `python scripts/compare.py objectives` runs them.
+`experiment=comparison`: a narrow DCGAN without norm layers in D, 2 epochs (120,000 images), and for
+all rows Adam at 1e-3 with betas (0, 0.99) and one step of D to one of G. Mean and standard
+deviation over the seeds that did not diverge; seconds are of one core, two runs at a time. Rate and
+betas were chosen by what `bce_logits` does and nothing was tuned for any other row, so this
+compares what objectives do untouched, not what they can do: the papers give WGAN and WGAN-GP five
+steps of D. Missing rows have not been run: `python scripts/compare.py objectives` runs them.
 """
 ADDITIONS = """
 ## Penalties and stabilisers on the same budget
 
-One of them at a time, as it comes, added to `objective=bce_logits` of the table above, and spectral
-norm in place of D's layer norm: `python scripts/compare.py additions`.
+One of them at a time, as it comes, added to `objective=bce_logits` of the table above:
+`python scripts/compare.py additions`.
 """
 REAL = ("modes", "mode_kl")
 STACKED = """
 ## Stacked MNIST
 
 `experiment=stacked`, 26,000 samples, by `python scripts/compare.py stacked`; all rows with Adam at
-2e-4, betas (0.5, 0.999) and one step of D to one of G, whatever their papers have. Real images get
+1e-3, betas (0, 0.99) and one step of D to one of G, whatever their papers have. Real images get
 {modes:.0f} modes and a KL of {mode_kl:.3f} from the same classifier. For the published budget, that
 of PacGAN (6.4 million images), add `epochs=107` to a row's command.
 """
