@@ -15,6 +15,7 @@ from omegaconf import DictConfig
 from torch import Tensor, nn
 
 from ganmnist import cli
+from ganmnist.callbacks.checkpoint import WholeFiles
 from ganmnist.data import Auto, DataModule, DataSet, Digits, Images
 from ganmnist.duel import Duel, Player, Sample
 from ganmnist.gan import GAN
@@ -137,7 +138,8 @@ def fit(
     quiet = dict.fromkeys(
         ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False
     )
-    lightning = L.Trainer(accelerator="cpu", devices=1, max_epochs=epochs, **quiet, **trainer)
+    how: dict[str, Any] = {"accelerator": "cpu", "devices": 1, "plugins": [WholeFiles()]}
+    lightning = L.Trainer(max_epochs=epochs, **how, **quiet, **trainer)
     lightning.fit(gan, datamodule=data, ckpt_path=ckpt_path, weights_only=True)
     return lightning
 

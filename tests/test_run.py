@@ -26,9 +26,10 @@ from tensorboard.plugins.hparams import plugin_data_pb2
 
 from ganmnist.data import Digits
 from ganmnist.duel import Duel, Player
+from ganmnist.files import whole, write_json
 from ganmnist.gan import GAN
 from ganmnist.metrics import PRDC
-from ganmnist.paths import claim, create, held, slug, whole, write_json
+from ganmnist.paths import claim, create, held, slug
 from ganmnist.train import find_scalar, train
 
 SMALL = (

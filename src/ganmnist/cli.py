@@ -7,11 +7,14 @@ imported; a bug keeps its trace. Ctrl-C ends with 130.
 from __future__ import annotations
 
 import difflib
+import errno
 import functools
+import logging
 import os
 import re
 import sys
 import textwrap
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NoReturn
@@ -34,6 +37,12 @@ from ganmnist.config import KNOBS, check, describe_knobs, expected, register_sch
 from ganmnist.errors import UserError
 from ganmnist.paths import conf_dir, register_resolvers, unused
 
+# What the file system says where it is full, read-only, somebody else's or no folder.
+CLOSED = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM),
+    *(errno.EEXIST, errno.ENOTDIR),
+}
+
 
 def run(task: Callable[[DictConfig], Any], config_name: str) -> None:
     """Runs `task` under Hydra, with the command line's overrides of conf/`config_name`.yaml."""
@@ -50,6 +59,10 @@ def run(task: Callable[[DictConfig], Any], config_name: str) -> None:
         sys.argv[1:] = resume.extend(sys.argv[1:])
     except UserError as error:
         fail(str(error))
+    # Where the disk is full, whoever asked for a file says so; the threads and handlers that write
+    # would only add stack traces.
+    logging.raiseExceptions = False
+    threading.excepthook = without_traces(threading.excepthook)
     os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions come back here instead of being printed
     main = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=config_name)
     try:
@@ -60,6 +73,18 @@ def run(task: Callable[[DictConfig], Any], config_name: str) -> None:
         raise
     except (HydraException, OmegaConfBaseException) as error:
         fail(explain(error, config_name))
+    except OSError as error:
+        if error.errno not in CLOSED:
+            raise
+        fail(
+            f"{error.filename or 'The disk'}: {error.strerror}, so that nothing can be written "
+            "there. Choose another folder, hydra.run.dir=..., or make room."
+        )
+
+
+def without_traces(hook: Callable[[Any], object]) -> Callable[[Any], object]:
+    """A hook for what ends a thread, silent where a file could not be written."""
+    return lambda args: None if issubclass(args.exc_type, OSError) else hook(args)
 
 
 def setup() -> None:

@@ -14,7 +14,7 @@ from ganmnist import cli
 from ganmnist.config import check_ranges, check_types, one_of
 from ganmnist.devices import find_device
 from ganmnist.errors import UserError
-from ganmnist.paths import whole, write_json
+from ganmnist.files import whole, write_json
 
 if TYPE_CHECKING:
     from torch import Tensor

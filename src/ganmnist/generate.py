@@ -39,9 +39,9 @@ def generate(config: DictConfig) -> Path:
     import numpy as np
 
     from ganmnist import images
+    from ganmnist.files import whole
     from ganmnist.latents import interpolate
     from ganmnist.loading import load
-    from ganmnist.paths import whole
     from ganmnist.pixels import to_bytes
     from ganmnist.rng import generator_for
 

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from ganmnist.errors import UserError
-from ganmnist.paths import whole
+from ganmnist.files import whole
 from ganmnist.pixels import to_bytes
 
 SCALE = 2  # screen pixels per image pixel

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import csv
 import io
-import os
+import logging
 from argparse import Namespace
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,9 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from PIL import Image
 
-from ganmnist.paths import whole
+from ganmnist.files import replaced, writing
+
+log = logging.getLogger(__name__)
 
 Row = dict[str, float]
 
@@ -36,9 +38,10 @@ class MetricsCSV(Logger):
         super().__init__()
         self.path = Path(path)
         self.columns: list[str] = []
-        self.last: dict[int, Row] = {}  # the newest row waits: more may come for its step
-        self.end: int | None = None  # where the newest row begins, if it is in the file
+        self.waiting: dict[int, Row] = {}  # the newest row: more may come for its step
+        self.done = 0  # bytes of the file up to it
         if self.path.exists():
+            self.done = self.path.stat().st_size
             with self.path.open(newline="") as file:
                 self.columns = next(csv.reader(file), [])
 
@@ -50,11 +53,9 @@ class MetricsCSV(Logger):
             if len(fields) == len(self.columns) and int(fields["step"]) <= step:
                 row = {name: number(text) for name, text in fields.items() if text}
                 rows[int(row.pop("step"))] = row
+        self.waiting = {n: row for n, row in rows.items() if n == step}
         if self.columns:
-            self.rewrite(rows)
-        if step in rows:
-            self.last = {step: rows[step]}
-            self.end = self.path.stat().st_size - len(self.text(self.last))
+            self.rewrite(self.columns, {n: row for n, row in rows.items() if n < step})
         return rows
 
     @property
@@ -75,60 +76,66 @@ class MetricsCSV(Logger):
     def log_rows(self, rows: Mapping[int, Row]) -> None:
         """Takes rows keyed by step; scalars of one step share a row, also if they come apart."""
         for step, row in rows.items():
-            self.last.setdefault(step, {}).update(row)
-        done = dict(self.last)
-        if done:
-            newest = max(done)
-            self.last = {newest: done.pop(newest)}
-        self.append(done)
+            self.waiting.setdefault(step, {}).update(row)
+        newest = max(self.waiting, default=0)
+        done = {n: row for n, row in self.waiting.items() if n < newest}
+        with writing(self.path):  # else they wait until they can be
+            self.done = self.append(done)
+            self.waiting = {n: row for n, row in self.waiting.items() if n not in done}
 
     @rank_zero_only
     def flush(self) -> None:
         """Writes the newest row too, which is written again once there is more of it."""
-        self.end = self.append(self.last)
+        with writing(self.path):
+            self.append(self.waiting)
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
         self.flush()
 
-    def append(self, rows: Mapping[int, Row]) -> int | None:
-        """Writes rows after those that are done, and says where they begin.
+    def append(self, rows: Mapping[int, Row]) -> int:
+        """Writes rows that wait after those that are done; says where they end.
 
         In one go, so that whoever is killed meanwhile leaves the newest row as it was or as it is.
         """
         if not rows:
-            return self.end
-        start, self.end = self.end, None
-        new = {name for row in rows.values() for name in row} - set(self.columns)
-        if new:
-            done = [*self.read()]
-            if start is not None:
-                done.pop()  # the newest, which comes again
-            self.columns = [*(self.columns or ["step"]), *sorted(new)]
-            self.rewrite({int(fields.pop("step")): fields for fields in done} | dict(rows))
-            return self.path.stat().st_size - len(self.text(rows))
+            return self.done
+        new = {name for row in self.waiting.values() for name in row} - set(self.columns)
+        if new or not self.path.exists():
+            old = self.read()
+            columns = [*(self.columns or ["step"]), *sorted(new)]
+            self.rewrite(columns, {int(fields.pop("step")): fields for fields in old})
+            return self.done + len(as_text(rows, columns))
+        text = as_text(rows, self.columns)
         with self.path.open("r+b") as file:
-            start = file.seek(0, os.SEEK_END) if start is None else file.seek(start)
-            file.write(self.text(rows))
+            file.seek(self.done)
+            file.write(text)
             file.truncate()
-        return start
+        return self.done + len(text)
 
-    def read(self) -> Iterator[dict[str, str]]:
-        if self.columns:
-            with self.path.open(newline="") as file:
-                for fields in csv.reader(file):
-                    if fields != self.columns:
-                        yield dict(zip(self.columns, fields, strict=False))
+    def read(self) -> list[dict[str, str]]:
+        """The rows that are done."""
+        if not self.columns:
+            return []
+        if not self.path.exists():
+            log.warning("%s was deleted, so its rows until now are lost.", self.path)
+            return []
+        _, *rows = csv.reader(io.StringIO(self.path.read_bytes()[: self.done].decode()))
+        return [dict(zip(self.columns, fields, strict=False)) for fields in rows]
 
-    def rewrite(self, rows: Mapping[int, Mapping[str, Any]]) -> None:
-        with whole(self.path) as part:
-            part.write_bytes(",".join(self.columns).encode() + b"\r\n" + self.text(rows))
+    def rewrite(self, columns: list[str], rows: Mapping[int, Mapping[str, Any]]) -> None:
+        """Makes a file of these columns and rows that are done, and of those that wait."""
+        content = ",".join(columns).encode() + b"\r\n" + as_text(rows, columns)
+        with replaced(self.path) as part:
+            part.write_bytes(content + as_text(self.waiting, columns))
+        self.columns, self.done = columns, len(content)
 
-    def text(self, rows: Mapping[int, Mapping[str, Any]]) -> bytes:
-        """Rows as lines of the file."""
-        lines = io.StringIO(newline="")
-        csv.DictWriter(lines, self.columns).writerows({"step": n, **rows[n]} for n in rows)
-        return lines.getvalue().encode()
+
+def as_text(rows: Mapping[int, Mapping[str, Any]], columns: Sequence[str]) -> bytes:
+    """Rows by step as lines of the file."""
+    lines = io.StringIO(newline="")
+    csv.DictWriter(lines, columns).writerows({"step": n, **rows[n]} for n in rows)
+    return lines.getvalue().encode()
 
 
 def number(text: str) -> float:
@@ -154,6 +161,7 @@ class TensorBoard(TensorBoardLogger):
     def __init__(self, folder: str | Path) -> None:
         folder = Path(folder)
         super().__init__(folder.parent, name="", version=folder.name, default_hp_metric=False)
+        self.path = folder
         self.has_layout = False
         self.settings: dict[str, str | int | float] = {}
         self.final: Row = {}
@@ -168,23 +176,30 @@ class TensorBoard(TensorBoardLogger):
 
     @rank_zero_only
     def flush(self) -> None:
-        self.experiment.flush()
+        with writing(self.path):
+            self.experiment.flush()
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        if not self.has_layout:
-            self.experiment.add_custom_scalars(CHARTS)
-            self.has_layout = True
         final = {name: value for name, value in metrics.items() if name.startswith("final/")}
         self.final |= final  # come with the settings, in `finalize`
-        super().log_metrics({name: metrics[name] for name in metrics if name not in final}, step)
+        with writing(self.path):
+            if not self.has_layout:
+                self.experiment.add_custom_scalars(CHARTS)
+                self.has_layout = True
+            rest = {name: metrics[name] for name in metrics if name not in final}
+            try:
+                super().log_metrics(rest, step)
+            except ValueError as error:  # Lightning's, whatever the writer has met
+                raise error.__cause__ or error from None
 
     @rank_zero_only
     def log_image(self, key: str, images: list[Image.Image], step: int | None = None) -> None:
         from torchvision.transforms.functional import pil_to_tensor
 
-        for image in images:
-            self.experiment.add_image(key, pil_to_tensor(image), step)
+        with writing(self.path):
+            for image in images:
+                self.experiment.add_image(key, pil_to_tensor(image), step)
 
     @rank_zero_only
     def log_animation(self, key: str, path: Path, step: int | None = None) -> None:
@@ -197,7 +212,8 @@ class TensorBoard(TensorBoardLogger):
             height=height, width=width, colorspace=1, encoded_image_string=path.read_bytes()
         )
         summary = Summary(value=[Summary.Value(tag=key, image=picture)])
-        self.experiment._get_file_writer().add_summary(summary, step)
+        with writing(self.path):
+            self.experiment._get_file_writer().add_summary(summary, step)
 
     @rank_zero_only
     def log_settings(self, settings: dict[str, str | int | float], step: int) -> None:
@@ -206,8 +222,10 @@ class TensorBoard(TensorBoardLogger):
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
-        if self.settings:
-            settings, self.settings = self.settings, {}
-            # The run's name is a folder; "." is this one, where others would open one of their own.
-            self.experiment.add_hparams(settings, self.final, run_name=".", global_step=self.step)
-        super().finalize(status)
+        settings, self.settings = self.settings, {}
+        with writing(self.path):
+            if settings:
+                # The run's name is a folder; "." is this one, where others would open their own.
+                where = {"run_name": ".", "global_step": self.step}
+                self.experiment.add_hparams(settings, self.final, **where)
+            super().finalize(status)

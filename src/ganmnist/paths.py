@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 import os
 import re
 from collections.abc import Iterator
@@ -12,7 +10,6 @@ from hashlib import sha256
 from itertools import count
 from operator import mul
 from pathlib import Path
-from typing import Any
 
 from omegaconf import OmegaConf
 
@@ -57,25 +54,6 @@ def unused(folder: str, sign: str) -> None:
 
 
 @contextmanager
-def whole(path: Path, durable: bool = False) -> Iterator[Path]:
-    """A file that is written under another name first: nobody ever reads half of it.
-
-    durable: on the disk before it takes the place of the old one, which a crash of the machine
-        leaves whole then.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
-    try:
-        yield part
-        if durable:
-            with part.open("rb") as file:
-                os.fsync(file.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
-
-
-@contextmanager
 def held(folder: Path) -> Iterator[None]:
     """A folder that no other process may hold meanwhile; a dead one holds nothing.
 
@@ -105,20 +83,6 @@ def is_held(folder: Path) -> bool:
             return False
     except UserError:
         return True
-
-
-def write_json(path: Path, content: dict[str, Any]) -> None:
-    with whole(path) as part:
-        part.write_text(json.dumps(finite(content), indent=2) + "\n")
-
-
-def finite(content: Any) -> Any:
-    """The same with null for NaN and infinities, which JSON has no words for."""
-    if isinstance(content, dict):
-        return {name: finite(value) for name, value in content.items()}
-    if isinstance(content, list):
-        return [finite(value) for value in content]
-    return None if isinstance(content, float) and not math.isfinite(content) else content
 
 
 def slug(text: str) -> str:

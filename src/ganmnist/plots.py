@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from ganmnist.files import whole
 from ganmnist.images import thin
-from ganmnist.paths import whole
 
 D_COLOUR, G_COLOUR, GREY = "#c0392b", "#2471a3", "#62676d"
 COLOURS = {

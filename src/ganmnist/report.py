@@ -26,8 +26,8 @@ from jinja2 import Environment
 from PIL import Image
 
 from ganmnist import plots
+from ganmnist.files import whole
 from ganmnist.images import thin
-from ganmnist.paths import whole
 
 FRAMES = 60  # of the scrubber
 KNOBS = ("epochs", "batch_size", "lr", "latent_dim", "ema", "seed")

@@ -16,7 +16,8 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from ganmnist.errors import UserError
-from ganmnist.paths import is_held, whole
+from ganmnist.files import whole
+from ganmnist.paths import is_held
 
 LAST = "checkpoints/last.ckpt"
 FIRST = ".hydra/overrides.yaml"  # what the run was started with

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import math
+import re
 import time
 import warnings
 from collections.abc import Callable
@@ -22,7 +23,8 @@ from omegaconf import DictConfig, OmegaConf
 from ganmnist import cli, resume, sweep
 from ganmnist.config import KNOBS, check, check_types
 from ganmnist.errors import UserError
-from ganmnist.paths import held, write_json
+from ganmnist.files import Missing, note_missing, spared, write_json
+from ganmnist.paths import held
 
 if TYPE_CHECKING:
     import lightning as L
@@ -31,6 +33,8 @@ if TYPE_CHECKING:
     from ganmnist.gan import GAN
 
 log = logging.getLogger(__name__)
+
+MEMORY = re.compile("out of memory|can't allocate memory|MemoryError")  # a GPU's, a CPU's, Python's
 
 
 def main() -> None:
@@ -61,16 +65,22 @@ def train(config: DictConfig, admit: Callable[[DictConfig], None] = check) -> fl
     config.folder is complete also after an interruption or a failure; summary.json says which.
 
     Raises:
-        UserError: something was asked for that cannot be had.
+        UserError: something was asked for that cannot be had, or a file could not be written.
         KeyboardInterrupt: Ctrl-C, after everything has been written.
     """
-    with held(Path(config.folder)) if is_rank_zero() else nullcontext():
-        return run(config, admit)
+    folder = Path(config.folder)
+    with held(folder) if is_rank_zero() else nullcontext(), spared() as missing:
+        value = run(config, admit, missing)
+    check_written(missing, folder)
+    return value
 
 
-def run(config: DictConfig, admit: Callable[[DictConfig], None]) -> float:
+def run(config: DictConfig, admit: Callable[[DictConfig], None], missing: Missing) -> float:
     """The same, in a folder that is ours."""
     began = time.perf_counter()
+    folder = Path(config.folder)
+    noted = folder / resume.FIRST
+    was_noted = noted.exists()
     settings = {name: config[name] for name in KNOBS["train"] if name != "task"}
     summary: dict[str, Any] = {"task": config.task, "status": "failed", "error": ""}
     summary |= {"settings": settings}
@@ -83,11 +93,15 @@ def run(config: DictConfig, admit: Callable[[DictConfig], None]) -> float:
         last = Path(config.resume) / resume.LAST if config.resume else None
         unchanged = False
         try:
-            trainer.fit(gan, datamodule=data, ckpt_path=last, weights_only=True)
-        except SystemExit:  # how Lightning leaves after Ctrl-C, once callbacks have tidied up
-            raise KeyboardInterrupt from None
+            fit(trainer, gan, data, last)
         finally:
             summary |= outcome(trainer, gan, data)
+        summary["status"] = "incomplete"
+        if was_noted and is_rank_zero() and not noted.exists():
+            note_missing(noted, "it has vanished with what was beside it")
+            resume.note(folder, HydraConfig.get().overrides.task)
+        summary["missing"] = {str(path): why for path, why in missing.items()}
+        check_written(missing, folder)
         summary["status"] = "finished"
     except KeyboardInterrupt:
         summary["status"] = "interrupted"
@@ -106,10 +120,42 @@ def run(config: DictConfig, admit: Callable[[DictConfig], None]) -> float:
         seconds = round(time.perf_counter() - began, 1)
         summary |= {"metric": config.metric, "value": value, "seconds": seconds}
         if is_rank_zero() and not unchanged:
-            write_json(Path(config.folder) / "summary.json", summary)
+            write_json(folder / "summary.json", summary)
             if config.callbacks:
-                write_report(Path(config.folder))
+                write_report(folder)
     return math.nan if value is None else value
+
+
+def fit(trainer: L.Trainer, gan: GAN, data: DataModule, last: Path | None) -> None:
+    """Trains, from a checkpoint if there is one.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C, or a signal of a cluster's.
+        UserError: out of memory.
+    """
+    try:
+        trainer.fit(gan, datamodule=data, ckpt_path=last, weights_only=True)
+    except SystemExit:  # how Lightning leaves after Ctrl-C, once callbacks have tidied up
+        raise KeyboardInterrupt from None
+    except (RuntimeError, MemoryError) as error:
+        if not MEMORY.search(f"{type(error).__name__}: {error}"):
+            raise
+        raise UserError(
+            f"batch_size={data.batch_size} does not fit into the memory of this device: try "
+            f"batch_size={max(data.batch_size // 2, 1)}, and gan.accumulate=2 for updates of the "
+            "same size."
+        ) from error
+
+
+def check_written(missing: Missing, folder: Path) -> None:
+    """Raises UserError if files of a run are missing."""
+    if missing:
+        path, why = next(iter(missing.items()))
+        count = f"{len(missing)} files, the first of them {path}," if len(missing) > 1 else path
+        raise UserError(
+            f"{count} could not be written ({why}). What is in {folder} is whole: make room, and "
+            f"resume={folder} goes on from its last checkpoint."
+        )
 
 
 def write_report(folder: Path) -> None:
@@ -127,6 +173,7 @@ def build(config: DictConfig) -> tuple[L.Trainer, GAN, DataModule]:
     import lightning as L
     from lightning.pytorch.callbacks import ProgressBar
 
+    from ganmnist.callbacks.checkpoint import WholeFiles
     from ganmnist.environment import describe
 
     quiet_lightning()
@@ -142,6 +189,7 @@ def build(config: DictConfig) -> tuple[L.Trainer, GAN, DataModule]:
         callbacks=callbacks,
         logger=list(instantiate(config.logger or {}).values()),
         default_root_dir=config.folder,
+        plugins=[WholeFiles()],
         enable_checkpointing=False,
         enable_model_summary=False,
         enable_progress_bar=any(isinstance(c, ProgressBar) for c in callbacks),

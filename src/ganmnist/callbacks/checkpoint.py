@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import logging
+import os
+from io import BytesIO
 from pathlib import Path
+from tempfile import gettempdir
 from time import perf_counter
 from typing import Any
 
 import lightning as L
+import torch
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.plugins.io import TorchCheckpointIO
 
 from ganmnist.errors import UserError
+from ganmnist.files import is_missing, whole
 from ganmnist.gan import GAN
-from ganmnist.paths import whole
 
 log = logging.getLogger(__name__)
 
 AGREE_EVERY = 100  # batches: clocks differ, and to ask rank 0 for its own makes all ranks wait
 
 
-def save_checkpoint(trainer: L.Trainer, path: Path) -> None:
+def save_checkpoint(trainer: L.Trainer, path: Path) -> bool:
     """The whole state of training in one file; all ranks take part, rank 0 writes.
+
+    Returns whether the file could be written.
 
     Raises:
         UserError: a weight is no number, so that the file is better left as it was.
@@ -32,11 +39,20 @@ def save_checkpoint(trainer: L.Trainer, path: Path) -> None:
                 f"{name} is not finite after batch {gan.batches_seen:,}: the run has diverged. Try "
                 f"a lower lr, or objective=bce_logits; {path.parent} has the last finite weights."
             )
-    if not trainer.is_global_zero:
-        trainer.save_checkpoint(path)
-        return
-    with whole(path, durable=True) as part:
-        trainer.save_checkpoint(part)
+    trainer.save_checkpoint(path)
+    return not is_missing(path)
+
+
+class WholeFiles(TorchCheckpointIO):
+    """Lightning's way to a checkpoint's file, by which a full disk does not end a training."""
+
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
+    ) -> None:
+        content = BytesIO()
+        torch.save(checkpoint, content)
+        with whole(Path(path), durable=True) as part:
+            part.write_bytes(content.getbuffer())
 
 
 class LastCheckpoint(Callback):
@@ -103,6 +119,9 @@ class LastCheckpoint(Callback):
         gan.epoch_over = True  # all that follows an epoch has been done
         self.save(trainer, gan)
 
+    def on_train_end(self, trainer: L.Trainer, gan: GAN) -> None:
+        self.rescue(trainer, gan)
+
     def on_exception(self, trainer: L.Trainer, gan: GAN, exception: BaseException) -> None:
         # After a crash the state may be broken, and other ranks may not be there to save theirs.
         # Lightning makes a SystemExit of the SIGTERM that a cluster sends when time is up.
@@ -112,10 +131,20 @@ class LastCheckpoint(Callback):
                 self.save(trainer, gan)
             except UserError as error:
                 log.error("%s", error)
+        if stopped:
+            self.rescue(trainer, gan)
+
+    def rescue(self, trainer: L.Trainer, gan: GAN) -> None:
+        """Saves elsewhere what a full disk has kept from its place."""
+        if trainer.strategy.broadcast(is_missing(self.path)):
+            elsewhere = Path(gettempdir(), f"ganmnist_{os.getpid()}_{self.path.name}")
+            if save_checkpoint(trainer, elsewhere) and trainer.is_global_zero:
+                log.error("The newest weights are in %s: move it to %s.", elsewhere, self.path)
 
     def save(self, trainer: L.Trainer, gan: GAN) -> None:
         for callback in trainer.callbacks:
             if hasattr(callback, "flush"):  # what is on disk is to be at least as old
                 callback.flush(trainer, gan)
-        save_checkpoint(trainer, self.path)
-        self.saved, self.batch = perf_counter(), gan.batches_seen
+        self.saved = perf_counter()
+        if save_checkpoint(trainer, self.path):
+            self.batch = gan.batches_seen

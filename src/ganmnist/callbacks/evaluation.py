@@ -92,9 +92,9 @@ class Evaluation(Callback):
         spent = self.summary.get("validation_seconds", 0.0) + perf_counter() - began
         self.summary["validation_seconds"] = round(spent, 2)
         if trainer.strategy.broadcast(value < self.lowest):
-            self.lowest = value
-            save_checkpoint(trainer, self.folder / "checkpoints/best.ckpt")
-            if trainer.is_global_zero:
+            saved = save_checkpoint(trainer, self.folder / "checkpoints/best.ckpt")
+            if saved and trainer.is_global_zero:
+                self.lowest = value
                 self.summary["best"] = {"epoch": epoch, self.evaluator.key(self.monitor): value}
 
     def validate(self, trainer: L.Trainer, gan: GAN, epoch: int) -> float:

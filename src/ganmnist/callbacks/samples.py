@@ -126,7 +126,7 @@ class Samples(Callback):
             return
         path = self.assemble()
         for logger in trainer.loggers:
-            if hasattr(logger, "log_animation"):
+            if hasattr(logger, "log_animation") and path.exists():
                 logger.log_animation("samples/progress", path, step=gan.batches_seen)
 
     def add_frame(self, frame: Image.Image) -> None:
@@ -167,8 +167,9 @@ class Samples(Callback):
     def assemble(self) -> Path:
         """Writes the animation and the film of what there is; returns the animation's path."""
         path = self.folder / "progress.gif"
-        frames = self.frames if self.frames[-1] is self.newest else [*self.frames, self.newest]
-        images.save_gif(images.thin(frames, self.most_frames), path)
+        if self.frames:  # a run that goes on may find none
+            newest = [] if self.frames[-1] is self.newest else [self.newest]
+            images.save_gif(images.thin([*self.frames, *newest], self.most_frames), path)
         if self.strips:
             strips = images.thin(self.strips, self.most_rows)
             some = "" if len(strips) == len(self.strips) else f", {len(strips)} of them shown"
