@@ -154,9 +154,11 @@ class GAN(L.LightningModule):
             # A run that was broken off in its final table: its last epoch ends once more.
             an_epoch = self.epoch_start // self.epochs_seen
             self.epochs_seen, self.epoch_start = self.epochs_seen - 1, self.epoch_start - an_epoch
+        share = len(self.waiting) // self.trainer.world_size  # a checkpoint has all ranks' batches
+        own = self.waiting[self.global_rank * share :][:share]
         self.waiting = [
             Sample(*(part if part is None else part.to(self.device) for part in batch))
-            for batch in self.waiting
+            for batch in own
         ]
         # Lightning counts its loops' steps, chunks of batches in our case; the clock knows better.
         progress: Any = self.trainer.fit_loop.epoch_progress.current
@@ -330,7 +332,11 @@ class GAN(L.LightningModule):
         checkpoint["batches_seen"] = self.batches_seen
         checkpoint["epochs_seen"] = self.epochs_seen + self.epoch_over
         checkpoint["epoch_start"] = self.batches_seen if self.epoch_over else self.epoch_start
-        checkpoint["waiting"] = [tuple(batch) for batch in self.waiting]
+        waiting = [[part if part is None else part.cpu() for part in b] for b in self.waiting]
+        ranks = [waiting] * self.trainer.world_size
+        if self.waiting and len(ranks) > 1:
+            torch.distributed.all_gather_object(ranks, waiting)
+        checkpoint["waiting"] = [batch for batches in ranks for batch in batches]
 
     def on_load_checkpoint(self, checkpoint: dict) -> None:
         self.batches_seen = checkpoint["batches_seen"]

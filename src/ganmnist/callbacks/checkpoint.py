@@ -21,7 +21,20 @@ from ganmnist.gan import GAN
 
 log = logging.getLogger(__name__)
 
-AGREE_EVERY = 100  # batches: clocks differ, and to ask rank 0 for its own makes all ranks wait
+AGREE_EVERY = 10  # steps: signals and clocks differ, and to ask each other makes all ranks wait
+
+
+def any_rank(trainer: L.Trainer, gan: GAN, step: int, asks: bool) -> bool:
+    """Whether a process asks for something, the same answer in all of them.
+
+    Several are heard now and then, at the same steps of an epoch, and once all batches are over.
+    """
+    if trainer.world_size == 1:
+        return asks
+    if step % AGREE_EVERY and gan.batches_seen < gan.batches_of_run:
+        return False
+    answer = trainer.strategy.reduce(torch.tensor(float(asks), device=gan.device), reduce_op="max")
+    return bool(answer)
 
 
 def save_checkpoint(trainer: L.Trainer, path: Path) -> bool:
@@ -80,7 +93,6 @@ class LastCheckpoint(Callback):
         self.every_n_batches = every_n_batches
         self.every_minutes = every_minutes
         self.saved = perf_counter()
-        self.agreed = 0  # the batch at which the ranks last agreed on the time
         self.batch = 0  # of the newest checkpoint
         # Before training has begun, and within a batch, when one player may have moved and the
         # other not, there is nothing to save.
@@ -98,22 +110,17 @@ class LastCheckpoint(Callback):
         self, trainer: L.Trainer, gan: GAN, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         self.whole = True
-        if self.due(trainer, gan):
+        if self.due(trainer, gan, batch_idx):
             self.save(trainer, gan)
 
-    def due(self, trainer: L.Trainer, gan: GAN) -> bool:
+    def due(self, trainer: L.Trainer, gan: GAN, step: int) -> bool:
         n = self.every_n_batches
         if n is not None and gan.batches_seen % n == 0:
             return True
         if self.every_minutes is None:
             return False
         late = perf_counter() - self.saved > 60 * self.every_minutes
-        if trainer.world_size == 1:
-            return late
-        if gan.batches_seen - self.agreed < AGREE_EVERY:
-            return False
-        self.agreed = gan.batches_seen
-        return bool(trainer.strategy.broadcast(late))
+        return any_rank(trainer, gan, step, late)
 
     def on_train_epoch_end(self, trainer: L.Trainer, gan: GAN) -> None:
         gan.epoch_over = True  # all that follows an epoch has been done

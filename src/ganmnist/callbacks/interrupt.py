@@ -10,7 +10,7 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import Callback
 
-from ganmnist.callbacks.checkpoint import LastCheckpoint
+from ganmnist.callbacks.checkpoint import LastCheckpoint, any_rank
 from ganmnist.gan import GAN
 
 log = logging.getLogger(__name__)
@@ -22,6 +22,7 @@ SIGNALS = [getattr(signal, name) for name in NAMES if hasattr(signal, name)]
 class Interrupt(Callback):
     """Ends the run after the present batch, saved first, so that all files tell of whole batches.
 
+    Several processes end together, a few batches later, whichever of them has had the signal.
     What comes after that, pictures and a report, a second signal leaves out. Last of the callbacks,
     so that the others have seen the batch.
     """
@@ -29,9 +30,12 @@ class Interrupt(Callback):
     def __init__(self) -> None:
         self.asked = False
         self.leaving = False  # no batch is to come
+        self.when = "after this batch"
         self.before: dict[int, Any] = {}
 
     def on_train_start(self, trainer: L.Trainer, gan: GAN) -> None:
+        if trainer.world_size > 1:
+            self.when = "in a few batches"
         if threading.current_thread() is threading.main_thread():
             self.before = {number: signal.signal(number, self.note) for number in SIGNALS}
 
@@ -40,18 +44,21 @@ class Interrupt(Callback):
             raise KeyboardInterrupt
         if not self.asked:
             what = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
-            log.warning("%s: the run ends after this batch. Once more, and without pictures.", what)
+            log.warning("%s: the run ends %s. Once more, and without pictures.", what, self.when)
         self.asked = True
 
     def on_train_batch_end(
         self, trainer: L.Trainer, gan: GAN, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        if self.asked:
+        stop = any_rank(trainer, gan, batch_idx, self.asked)
+        if stop:
+            if not self.asked:
+                log.warning("Another process was told to stop: the run ends after this batch.")
             for callback in trainer.callbacks:
-                if isinstance(callback, LastCheckpoint) and trainer.world_size == 1:
+                if isinstance(callback, LastCheckpoint):
                     callback.save(trainer, gan)
-        self.leaving = self.asked or gan.batches_seen >= gan.batches_of_run
-        if self.asked:
+        self.leaving = stop or gan.batches_seen >= gan.batches_of_run
+        if stop:
             raise KeyboardInterrupt
 
     def teardown(self, trainer: L.Trainer, gan: GAN, stage: str) -> None:
