@@ -263,6 +263,21 @@ def test_differences_are_named_by_their_places() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("then", "now", "same"),
+    [((2, 1), (4, 1), False), ((2, 1), (0, 2), True), (("auto", 1), (0, 1), True)],
+)
+def test_the_number_of_processes_counts_but_not_their_devices(
+    then: tuple[Any, int], now: tuple[Any, int], same: bool
+) -> None:
+    rest: dict[str, Any] = {"gan": {}, "batch_size": 64, "seed": 0, "data": {}}
+    one, other = (
+        resume.what_counts({**rest, "trainer": {"gpus": gpus, "devices": devices}})
+        for gpus, devices in (then, now)
+    )
+    assert (one == other) == same
+
+
 # The whole
 
 

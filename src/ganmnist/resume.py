@@ -128,10 +128,13 @@ def note(run: Path, words: Sequence[str]) -> None:
 def what_counts(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that a training is a function of."""
     data = {name: value for name, value in settings["data"].items() if name != "root"}
-    how = ("precision", "limit_train_batches", "devices", "num_nodes")
+    trainer = settings["trainer"]
+    gpus = trainer.get("gpus")
+    how = {name: trainer.get(name) for name in ("precision", "limit_train_batches", "num_nodes")}
+    how["processes"] = gpus if isinstance(gpus, int) and gpus > 0 else trainer.get("devices")
     return {
         **{name: settings[name] for name in ("gan", "batch_size", "seed")},
-        **{"data": data, "trainer": {name: settings["trainer"].get(name) for name in how}},
+        **{"data": data, "trainer": how},
     }
 
 
