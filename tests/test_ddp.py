@@ -1,9 +1,15 @@
-"""Two processes on the CPU: equal weights, images and latents of their own, and one folder."""
+"""Two processes on the CPU: equal weights, images and latents of their own, and one folder.
+
+They end together, whatever ends one of them.
+"""
 
 import csv
 import json
+import subprocess
 from pathlib import Path
+from typing import Any
 
+import pytest
 import torch
 from launch import BRIEFLY_MEASURED, command
 
@@ -72,3 +78,90 @@ def test_two_processes_train_one_gan(tmp_path: Path, data_root: Path) -> None:
     saved = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
     for name, weight in first["after"].items():
         assert torch.equal(saved[name], weight), name
+
+
+SIGNALLED = """
+import os
+import signal
+
+from lightning.pytorch.callbacks import Callback
+
+
+class Signalled(Callback):
+    def __init__(self, number, rank, batch):
+        self.number, self.batch = number, batch
+        self.here = os.environ.get("LOCAL_RANK", "0") == str(rank)
+        self.signal(0)
+
+    def signal(self, batch):
+        if self.here and batch == self.batch:
+            os.kill(os.getpid(), signal.Signals[self.number])
+
+    def on_train_batch_end(self, trainer, gan, outputs, batch, batch_idx):
+        self.signal(gan.batches_seen)
+"""
+
+
+@pytest.fixture
+def place(tmp_path: Path, data_root: Path) -> Path:
+    """A folder with callbacks=signalled, which sends one process of a run a signal."""
+    (tmp_path / "signalled.py").write_text(SIGNALLED)
+    (tmp_path / "conf/callbacks").mkdir(parents=True)
+    (tmp_path / "conf/callbacks/signalled.yaml").write_text("defaults: [default]\n")
+    return tmp_path
+
+
+def start(place: Path, name: str, signalled: str = "") -> subprocess.CompletedProcess[str]:
+    """26 batches, two of which wait for a third at batch 11; `signalled` is SIGNAL,RANK,BATCH."""
+    words = ["--config-dir", "conf", "callbacks=signalled", f"hydra.run.dir={name}"]
+    words += ["trainer=cpu", "trainer.devices=2", "batch_size=16", "data=digits"]
+    words += ["experiment=quick", "epochs=2", "trainer.limit_train_batches=13", "metrics=none"]
+    words += ["gan.accumulate=3", "checkpoint.every_n_batches=2", "every=5"]
+    if signalled:
+        number, rank, batch = signalled.split(",")
+        settings = f"_target_: signalled.Signalled, number: {number}, rank: {rank}, batch: {batch}"
+        words += [f"+callbacks.signalled={{{settings}}}"]
+    return command(*words, folder=place)
+
+
+def last(folder: Path) -> dict[str, Any]:
+    return torch.load(folder / "checkpoints/last.ckpt", weights_only=True)
+
+
+def test_a_signal_to_one_process_stops_both_after_the_same_batch(place: Path) -> None:
+    assert start(place, "straight").returncode == 0
+    done = start(place, "broken", "SIGTERM,1,3")
+    assert done.returncode == 130, done.stderr
+    assert done.stderr == ""
+    assert "Another process was told to stop" in done.stdout
+    straight, broken = place / "straight", place / "broken"
+    summary = json.loads((broken / "summary.json").read_text())
+    assert (summary["status"], summary["batches_seen"]) == ("interrupted", 11)
+    assert (last(broken)["batches_seen"], len(last(broken)["waiting"])) == (11, 2 * 2)
+
+    on = ("trust=[signalled]", "~callbacks.signalled", f"resume={broken}")
+    done = command("--config-dir", "conf", *on, folder=place)
+    assert done.returncode == 0, done.stderr
+    weights = last(straight)["state_dict"]
+    assert all(torch.equal(weights[name], w) for name, w in last(broken)["state_dict"].items())
+    assert (broken / "progress.gif").read_bytes() == (straight / "progress.gif").read_bytes()
+
+
+@pytest.mark.parametrize(("rank", "batch"), [(0, 3), (1, 3), (1, 0)])  # 0: before they have met
+def test_a_process_that_dies_takes_the_other_along(rank: int, batch: int, place: Path) -> None:
+    done = start(place, "run", f"SIGKILL,{rank},{batch}")
+    assert done.returncode == (-9, 2)[rank]
+    how = ("died", "ended with SIGKILL")[rank]
+    go_on = f"go on with resume={place / 'run'}" if batch else "start again"
+    assert f"A process (rank {rank} of 2) {how}, so the run was stopped: {go_on}" in done.stderr
+    assert "Traceback" not in done.stderr
+    if rank == 1:
+        summary = json.loads((place / "run/summary.json").read_text())
+        assert summary["status"] == "failed"
+        assert summary["error"] in done.stderr
+
+
+def test_a_folder_that_the_other_process_would_not_find_is_refused(place: Path) -> None:
+    done = start(place, "'a\"b'")
+    assert done.returncode == 2
+    assert 'a"b: a run of several processes can have no double quote' in done.stderr

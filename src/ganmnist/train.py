@@ -20,7 +20,7 @@ from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
-from ganmnist import cli, resume, sweep
+from ganmnist import cli, ranks, resume, sweep
 from ganmnist.config import KNOBS, check, check_types
 from ganmnist.errors import UserError
 from ganmnist.files import Missing, note_missing, spared, write_json
@@ -92,8 +92,14 @@ def run(config: DictConfig, admit: Callable[[DictConfig], None], missing: Missin
         summary |= {"data": data.dataset.name}
         last = Path(config.resume) / resume.LAST if config.resume else None
         unchanged = False
+
+        def last_words(error: str) -> None:
+            if is_rank_zero():
+                write_json(folder / "summary.json", summary | {"error": error})
+
         try:
-            fit(trainer, gan, data, last)
+            with ranks.together(trainer, folder, last_words):
+                fit(trainer, gan, data, last)
         finally:
             summary |= outcome(trainer, gan, data)
         summary["status"] = "incomplete"
@@ -194,6 +200,8 @@ def build(config: DictConfig) -> tuple[L.Trainer, GAN, DataModule]:
         enable_model_summary=False,
         enable_progress_bar=any(isinstance(c, ProgressBar) for c in callbacks),
     )
+    if trainer.world_size > 1:
+        ranks.check_folder(HydraConfig.get().run.dir)
     if not is_rank_zero():
         logging.getLogger().setLevel(logging.ERROR)
 
