@@ -14,6 +14,7 @@ import json
 import os
 import platform
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,6 +25,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+from ganmnist.resume import finished
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 # On the embedded digits, 46 batches an epoch, saved after every fifth.
@@ -47,10 +50,18 @@ GAMES = {
 }
 
 
-def start(*settings: str) -> subprocess.Popen[bytes]:
+def start(errors: Path, *settings: str) -> subprocess.Popen[bytes]:
+    """A run; what it says of errors is added to a file."""
     command = [sys.executable, "-m", "ganmnist.train", *settings]
-    quiet = subprocess.DEVNULL
-    return subprocess.Popen(command, stdout=quiet, stderr=quiet, start_new_session=True)
+    with errors.open("a") as file:
+        quiet = {"stdout": subprocess.DEVNULL, "stderr": file}
+        return subprocess.Popen(command, **quiet, start_new_session=True)
+
+
+def processes(run: subprocess.Popen[bytes]) -> list[int]:
+    """The run's own and those that it has started."""
+    words = ["pgrep", "-f", "-g", str(run.pid), "ganmnist.train"]
+    return [*map(int, subprocess.run(words, capture_output=True, text=True).stdout.split())]
 
 
 def kill(run: subprocess.Popen[bytes]) -> None:
@@ -59,22 +70,51 @@ def kill(run: subprocess.Popen[bytes]) -> None:
     run.wait()
 
 
+def kill_one(run: subprocess.Popen[bytes], errors: Path, rng: random.Random) -> None:
+    """One of several processes; the others have to end by themselves, and to say why."""
+    said = errors.read_text()
+    ranks = processes(run) or [run.pid]
+    os.kill(rng.choice(ranks), signal.SIGKILL)
+    until = time.monotonic() + 60
+    while run.poll() is None or processes(run):
+        assert time.monotonic() < until, f"{processes(run)} of {ranks} live on after a minute"
+        time.sleep(0.1)
+    if len(ranks) > 1 and run.returncode:
+        assert "so the run was stopped" in errors.read_text().removeprefix(said)
+
+
 def killed(folder: Path, settings: list[str], kills: int, rng: random.Random) -> int:
     """Trains into a folder, killed so many times; returns how often it was."""
-    last = folder / "checkpoints/last.ckpt"
-    run = start(*settings, f"hydra.run.dir={folder}")
-    for done in range(kills):
-        before = last.stat().st_mtime_ns if last.exists() else 0
-        while run.poll() is None and (not last.exists() or last.stat().st_mtime_ns == before):
-            time.sleep(0.001)
-        time.sleep(rng.uniform(0, 0.1))  # about a checkpoint or two; some hit one being written
+    last, errors = folder / "checkpoints/last.ckpt", folder.with_suffix(".err")
+    to_begin = 0.0  # seconds until the first checkpoint, when it was last waited for
+    for done in range(kills + 1):
+        if last.exists():
+            run = start(errors, f"resume={folder}")
+        else:
+            shutil.rmtree(folder, ignore_errors=True)
+            run = start(errors, *settings, f"hydra.run.dir={folder}")
+        if done == kills:
+            break
+        began = time.monotonic()
+        if rng.random() < 0.5 and to_begin:  # at any moment, mostly before it trains
+            time.sleep(rng.uniform(0, to_begin))
+        else:
+            before = last.stat().st_mtime_ns if last.exists() else 0
+            while run.poll() is None and (not last.exists() or last.stat().st_mtime_ns == before):
+                time.sleep(0.001)
+            to_begin = time.monotonic() - began
+            time.sleep(rng.uniform(0, 0.1))  # a checkpoint or two; some hit one being written
         if run.poll() is not None:
-            return done
-        kill(run)
-        run = start(f"resume={folder}")
+            break
+        if "trainer.devices=2" in settings and rng.random() < 0.5:
+            kill_one(run, errors, rng)
+        else:
+            kill(run)
+        if finished(folder):
+            return done + 1
     if run.wait():
-        raise SystemExit(f"resume={folder} ended with {run.returncode}")
-    return kills
+        raise SystemExit(f"resume={folder} ended with {run.returncode}: {errors.read_text()}")
+    return done
 
 
 def same(a: Any, b: Any) -> bool:
@@ -114,22 +154,24 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=50)
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
-    results: dict[str, Any] = {
-        "command": f"python scripts/faults.py --kills {asked.kills} --seed {asked.seed}",
-        "date": date.today().isoformat(),
-        "machine": f"{os.cpu_count()} cores, {platform.platform()}, torch {torch.__version__}",
-    }
+    file = DOCS / "faults.json"
+    results: dict[str, Any] = json.loads(file.read_text()) if file.exists() else {}
     for game in asked.games:
         rng = random.Random(f"{asked.seed} {game}")
         settings = [*SHORT, *GAMES[game], f"task={game}"]
         with tempfile.TemporaryDirectory() as place:
             whole, broken = Path(place) / "whole", Path(place) / "broken"
-            if start(*settings, f"hydra.run.dir={whole}").wait():
+            if start(Path(place) / "whole.err", *settings, f"hydra.run.dir={whole}").wait():
                 raise SystemExit(f"{game} does not run: {' '.join(settings)}")
             times = killed(broken, settings, asked.kills, rng)
             results[game] = {"killed": times, "the same": compare(whole, broken)}
         print(game, results[game], flush=True)
-    (DOCS / "faults.json").write_text(json.dumps(results, indent=2) + "\n")
+        results[game] |= {
+            "command": f"python scripts/faults.py {game} --kills {asked.kills} --seed {asked.seed}",
+            "date": date.today().isoformat(),
+            "machine": f"{os.cpu_count()} cores, {platform.platform()}, torch {torch.__version__}",
+        }
+        file.write_text(json.dumps(results, indent=2) + "\n")
 
 
 if __name__ == "__main__":
