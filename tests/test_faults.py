@@ -5,6 +5,7 @@ import json
 import resource
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,15 @@ from ganmnist.loggers import MetricsCSV
 def block(path: Path) -> None:
     """Lets nobody write a file in whole: its first name is that of a folder."""
     path.with_name(f".{path.name}.part").mkdir(parents=True)
+
+
+@pytest.fixture
+def mine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The folder that we are in, where a module mine may be; nobody after us finds it."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    yield tmp_path
+    sys.modules.pop("mine", None)
 
 
 # Files
@@ -167,19 +177,14 @@ def test_an_incomplete_run_is_completed(
     assert Path("run/losses.png").exists()
 
 
-def test_a_folder_that_vanishes_is_made_anew(
-    tmp_path: Path, monkeypatch: Any, digits_root: Path
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.delitem(sys.modules, "mine", raising=False)
-    own_objective(tmp_path, VANISHING)
+def test_a_folder_that_vanishes_is_made_anew(mine: Path, digits_root: Path) -> None:
+    own_objective(mine, VANISHING)
     words = ["--config-dir=my_conf", *FEW, f"data.root={digits_root}", "objective=mine"]
     with pytest.raises(SystemExit) as leaving:
         launch(*words, "hydra.run.dir=run")
     assert leaving.value.code == 2
     missing = json.loads(Path("run/summary.json").read_text())["missing"]
-    assert str(tmp_path / "run/.hydra/overrides.yaml") in missing
+    assert str(mine / "run/.hydra/overrides.yaml") in missing
     with Path("run/metrics.csv").open() as file:
         assert [row["step"] for row in csv.DictReader(file)] == [str(n) for n in range(6, 15)]
     assert torch.load("run/checkpoints/last.ckpt", weights_only=True)["epochs_seen"] == 2
@@ -197,8 +202,9 @@ from ganmnist.objectives import Hinge
 class Mine(Hinge):
     def after_d_update(self, discriminator):
         self.updates = getattr(self, "updates", 0) + 1
-        if self.updates == 7:
+        if self.updates == 7 and not Path("gone").exists():
             shutil.rmtree("run")
+            Path("gone").touch()
 """
 
 GREEDY = """
@@ -214,12 +220,9 @@ class Mine(Hinge):
 
 
 def test_out_of_memory_names_a_batch_size_to_try(
-    tmp_path: Path, monkeypatch: Any, digits_root: Path, capsys: pytest.CaptureFixture[str]
+    mine: Path, digits_root: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.delitem(sys.modules, "mine", raising=False)
-    own_objective(tmp_path, GREEDY)
+    own_objective(mine, GREEDY)
     words = ["--config-dir=my_conf", *FEW, f"data.root={digits_root}", "objective=mine"]
     with pytest.raises(SystemExit) as leaving:
         launch(*words, "hydra.run.dir=run")
