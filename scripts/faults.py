@@ -54,8 +54,8 @@ def start(errors: Path, *settings: str) -> subprocess.Popen[bytes]:
     """A run; what it says of errors is added to a file."""
     command = [sys.executable, "-m", "ganmnist.train", *settings]
     with errors.open("a") as file:
-        quiet = {"stdout": subprocess.DEVNULL, "stderr": file}
-        return subprocess.Popen(command, **quiet, start_new_session=True)
+        quiet = subprocess.DEVNULL
+        return subprocess.Popen(command, stdout=quiet, stderr=file, start_new_session=True)
 
 
 def processes(run: subprocess.Popen[bytes]) -> list[int]:

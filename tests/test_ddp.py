@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from launch import BRIEFLY_MEASURED, command
+from launch import BRIEFLY_MEASURED, command, launch
 
 SPY = """
 import torch
@@ -161,7 +161,11 @@ def test_a_process_that_dies_takes_the_other_along(rank: int, batch: int, place:
         assert summary["error"] in done.stderr
 
 
-def test_a_folder_that_the_other_process_would_not_find_is_refused(place: Path) -> None:
-    done = start(place, "'a\"b'")
-    assert done.returncode == 2
-    assert 'a"b: a run of several processes can have no double quote' in done.stderr
+def test_a_folder_that_the_other_process_would_not_find_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SystemExit) as leaving:
+        launch("trainer=cpu", "trainer.devices=2", "data=digits", "hydra.run.dir='a\"b'")
+    assert leaving.value.code == 2
+    assert 'a"b: a run of several processes can have no double quote' in capsys.readouterr().err
