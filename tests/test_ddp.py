@@ -147,7 +147,11 @@ def test_a_signal_to_one_process_stops_both_after_the_same_batch(place: Path) ->
     assert (broken / "progress.gif").read_bytes() == (straight / "progress.gif").read_bytes()
 
 
-@pytest.mark.parametrize(("rank", "batch"), [(0, 3), (1, 3), (1, 0)])  # 0: before they have met
+@pytest.mark.parametrize(
+    ("rank", "batch"),
+    # Batch 0 is before they have met.
+    [(1, 3), *(pytest.param(*which, marks=pytest.mark.slow) for which in ((0, 3), (1, 0)))],
+)
 def test_a_process_that_dies_takes_the_other_along(rank: int, batch: int, place: Path) -> None:
     done = start(place, "run", f"SIGKILL,{rank},{batch}")
     assert done.returncode == (-9, 2)[rank]
