@@ -75,7 +75,8 @@ def train(task: str, settings: Sequence[str]) -> None:
         if f"seed={summary['settings']['seed']}" in settings:
             if summary["status"] == "finished" or "diverged" in summary["error"]:
                 keep(file.parent)
-                if summary["settings"]["seed"] == 0:
+                drawn = (file.parent / "checkpoints/last.ckpt").exists()  # a diverged one may not
+                if drawn and summary["settings"]["seed"] == 0:
                     draw(file.parent, DOCS / f"images/compare/{task}.png")
                 return
             break

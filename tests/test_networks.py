@@ -212,6 +212,20 @@ def test_initialisation_of_radford_et_al(model: str) -> None:
         assert {(norm.eps, norm.momentum) for norm in norms} == {(1e-5, 0.1)}
 
 
+def test_a_discriminator_without_norm_layers_has_biases() -> None:
+    """Else D(t x) = t D(x) for t > 0, and a black image has D = 0 whatever it learns."""
+    d = dcgan.Discriminator(norm="none")
+    convolutions = [layer for layer in layers(d) if isinstance(layer, nn.Conv2d)]
+    assert len(convolutions) == 3
+    assert not any(layer.bias.any() for layer in convolutions)
+    x = torch.zeros(2, 1, 28, 28)
+    before = d(Sample(x))
+    for layer in convolutions:
+        nn.init.constant_(layer.bias, 0.1)
+    assert (before == 0).all()
+    assert (d(Sample(x)) != 0).all()
+
+
 def test_perceptrons_have_the_initialisation_of_pytorch() -> None:
     ours = build("mlp")
     torch.manual_seed(0)

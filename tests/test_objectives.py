@@ -9,7 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ganmnist.duel import Duel, Sample
+from ganmnist.networks import mlp
 from ganmnist.networks.base import Discriminator
+from ganmnist.networks.stabilizers import SpectralNorm
 from ganmnist.objectives import (
     BCE,
     FGAN,
@@ -347,6 +349,17 @@ def test_only_d_leaves_g_to_others() -> None:
     assert objective.equilibrium == (2.0, None)
     assert not objective.probability
     assert OnlyD(BCE()).probability
+
+
+def test_only_d_bounds_d_as_its_game_does() -> None:
+    d = mlp.Discriminator(widths=[2])
+    objective = OnlyD(Wasserstein(clip=0.01))
+    objective.after_d_update(d)
+    assert max(p.abs().max() for p in d.parameters()) == torch.tensor(0.01)
+    assert objective.bounds_slope
+    assert not OnlyD(Hinge()).bounds_slope
+    with pytest.raises(ValueError, match=r"clip=0\.01"):
+        objective.setup(nn.Identity(), SpectralNorm(mlp.Discriminator(widths=[2])))
 
 
 @pytest.mark.parametrize(

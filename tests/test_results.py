@@ -64,7 +64,7 @@ def test_recipes_stand_seed_by_seed_with_their_mean(results: ModuleType) -> None
     assert "`python -m ganmnist.train seed=2`" in page
     assert "over 3 seeds: as trained 5.00 +- 1.00" in page
     assert "Every objective" not in page
-    assert "Stacked MNIST, modes / KL: DCGAN | 99 / 3.40" in page
+    assert "Stacked" not in page
 
 
 def test_objectives_are_means_over_seeds(results: ModuleType) -> None:
@@ -87,6 +87,12 @@ def test_stacked_digits_stand_beside_real_ones(results: ModuleType) -> None:
     page = results.render([result("stacked_dcgan", 0, "StackedMNIST", **figures)])
     assert "Real images get\n1000 modes and a KL of 0.025" in page
     assert line(page, "dcgan")[2:5] == ["876", "0.512", "1,200,000"]
+
+
+def test_stacked_digits_that_have_all_diverged_are_said(results: ModuleType) -> None:
+    run = result("stacked_wgan_gp", 0, "StackedMNIST")
+    run["summary"] |= {"status": "failed", "metrics": {}}
+    assert line(results.render([run]), "wgan_gp")[1:3] == ["0 of 1, others diverged", ""]
 
 
 def test_what_a_run_came_to_is_kept_and_drawn(results: ModuleType, tmp_path: Path) -> None:

@@ -76,12 +76,13 @@ def test_checkpoints_come_every_few_batches(tmp_path: Path) -> None:
 # metrics.csv
 
 
-def test_rows_after_a_moment_are_forgotten_and_half_rows_too(tmp_path: Path) -> None:
+@pytest.mark.parametrize("end", ["6", "6,0.9", ""])
+def test_rows_after_a_moment_are_forgotten_and_half_rows_too(end: str, tmp_path: Path) -> None:
     log = MetricsCSV(tmp_path / "metrics.csv")
     log.log_rows({n: {"a": n / 3} for n in range(1, 6)})
     log.flush()
     with log.path.open("a") as file:
-        file.write("6")  # the process ended here
+        file.write(end)  # the process ended here
     again = MetricsCSV(log.path)
     assert again.rewind(3) == {n: {"a": n / 3} for n in (1, 2, 3)}
     again.log_rows({3: {"b": 0.5}, 4: {"a": 7.0}})

@@ -9,7 +9,7 @@ from conftest import changed, fit, images, small_gan, snapshot, watch
 from torch import Tensor, nn
 
 from ganmnist.duel import Clock, Sample
-from ganmnist.networks import dcgan, mlp
+from ganmnist.networks import dcgan, mlp, r3gan
 from ganmnist.networks.base import NORMS, Discriminator
 from ganmnist.networks.stabilizers import (
     DiffAugment,
@@ -105,10 +105,15 @@ def test_clipped_weights_and_spectral_norm_exclude_each_other() -> None:
     small_gan(discriminator=two_blocks(), objective=Wasserstein(clip=None), stabilizers=normed)
 
 
-@pytest.mark.parametrize("norm", ["batch", "layer"])
+@pytest.mark.parametrize("norm", sorted({*NORMS} - {"none"}))
 def test_spectral_norm_is_refused_where_a_norm_layer_takes_it_back(norm: str) -> None:
     with pytest.raises(ValueError, match=r"choose model\.discriminator\.norm=none"):
         SpectralNorm(two_blocks(norm))
+
+
+def test_spectral_norm_is_refused_where_there_is_nothing_to_divide() -> None:
+    with pytest.raises(ValueError, match="a layer that starts at 0, as r3gan's do"):
+        SpectralNorm(r3gan.Discriminator())
 
 
 @pytest.mark.parametrize(

@@ -12,8 +12,9 @@ from ganmnist.duel import Duel, Sample
 from ganmnist.networks import dcgan
 from ganmnist.networks.base import Discriminator
 from ganmnist.networks.stabilizers import SpectralNorm
-from ganmnist.objectives import Objective
+from ganmnist.objectives import Objective, Wasserstein
 from ganmnist.regularizers import R1, FeatureMatching, HistoricalAverage
+from ganmnist.schedules import Linear
 from ganmnist.unrolled import Unrolled
 
 LR = 0.1
@@ -100,6 +101,10 @@ def test_what_unrolled_steps_cannot_follow_is_refused() -> None:
     for name, term in {"r1": R1(1.0), "past": HistoricalAverage()}.items():
         with pytest.raises(ValueError, match=rf"cannot follow {name}: .* penalty=none"):
             small_gan(Unrolled, terms={name: term}, unroll=1, unroll_lr=LR)
+    with pytest.raises(ValueError, match=r"cannot follow clipped weights: .* bound on D's slope"):
+        small_gan(Unrolled, objective=Wasserstein(clip=0.01), unroll=1, unroll_lr=LR)
+    with pytest.raises(ValueError, match=r"gan\.unroll_lr is a schedule"):
+        small_gan(Unrolled, unroll=1, unroll_lr=Linear(0.1, 0.2))
     with pytest.raises(ValueError, match=r"gan\.unroll_lr is -1"):
         small_gan(Unrolled, unroll=1, unroll_lr=-1)
     with pytest.raises(ValueError, match="unroll=-1"):

@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
 NONE: Mapping[str, Any] = MappingProxyType({})
+# What an update logs besides its terms and their parts.
+RESERVED = {"loss", "grad_norm", "real", "fake"}
+RESERVED |= {f"{side}_{kind}" for side in ("real", "fake") for kind in ("prob", "logit")}
 
 
 class GAN(L.LightningModule):
@@ -87,8 +90,8 @@ class GAN(L.LightningModule):
                 raise ValueError(f"gan.{name}={value} is no number of steps: choose 1 or more")
         if clip is not None and not clip > 0:
             raise ValueError(f"gan.clip={clip} leaves no gradient: choose a norm above 0, or null")
-        if (name := name_of(objective)) in terms:
-            raise ValueError(f"terms.{name} has the objective's name: choose another")
+        if taken := (RESERVED | {name_of(objective)}) & {*terms}:
+            raise ValueError(f"terms.{min(taken)} has a name that is taken: choose another")
         self.automatic_optimization = False
         self.generator = generator
         self.ema = None if ema is None else Average(generator, ema)

@@ -120,7 +120,8 @@ class MetricsCSV(Logger):
         if not self.path.exists():
             log.warning("%s was deleted, so its rows until now are lost.", self.path)
             return []
-        _, *rows = csv.reader(io.StringIO(self.path.read_bytes()[: self.done].decode()))
+        text = self.path.read_bytes()[: self.done].decode()
+        _, *rows = csv.reader(io.StringIO(text[: text.rfind("\n") + 1]))  # a row may be cut
         return [dict(zip(self.columns, fields, strict=False)) for fields in rows]
 
     def rewrite(self, columns: list[str], rows: Mapping[int, Mapping[str, Any]]) -> None:

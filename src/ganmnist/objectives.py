@@ -305,6 +305,13 @@ class OnlyD(Objective):
         self.game = game
         self.equilibrium = (game.equilibrium[0], None)
         self.probability = game.probability
+        self.bounds_slope = game.bounds_slope
+
+    def setup(self, generator: nn.Module, discriminator: Discriminator) -> None:
+        self.game.setup(generator, discriminator)
+
+    def after_d_update(self, discriminator: Discriminator) -> None:
+        self.game.after_d_update(discriminator)
 
     def d_loss(self, duel: Duel) -> Tensor:
         return self.game.d_loss(duel)

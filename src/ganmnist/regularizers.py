@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ganmnist.duel import Clock, Duel, Player, Term
-from ganmnist.schedules import Value, at, checked
+from ganmnist.schedules import Value, at, checked, checked_number
 
 if TYPE_CHECKING:
     from ganmnist.networks.base import Discriminator
@@ -148,7 +148,7 @@ class FeatureMatching(Term):
 
     def __init__(self, weight: float = 1.0) -> None:
         super().__init__()
-        checked("the weight of FeatureMatching", weight)
+        checked_number("the weight of FeatureMatching", weight)
         self.weight = weight
 
     def g_loss(self, duel: Duel) -> Tensor:
@@ -164,7 +164,7 @@ class HistoricalAverage(Term):
 
     def __init__(self, weight: float = 1.0) -> None:
         super().__init__()
-        checked("the weight of HistoricalAverage", weight)
+        checked_number("the weight of HistoricalAverage", weight)
         self.weight = weight
         self.turn = 0
 

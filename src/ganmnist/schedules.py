@@ -52,6 +52,14 @@ class Cosine(Schedule):
 Value = float | Schedule
 
 
+def checked_number(what: str, value: float) -> float:
+    """The same for what stays as it is over the run."""
+    if isinstance(value, Schedule):
+        raise ValueError(f"{what} is a schedule: choose a number of at least 0")
+    checked(what, value)
+    return value
+
+
 def checked(what: str, value: Value, below: float = math.inf) -> Value:
     """The value, which is a number from 0 to `below` at any time of the run.
 

@@ -13,6 +13,7 @@ from rich.table import Table
 from ganmnist.config import check
 from ganmnist.console import console
 from ganmnist.errors import UserError
+from ganmnist.files import whole
 
 
 def start(config: DictConfig) -> None:
@@ -53,7 +54,7 @@ def finish(folder: str | Path) -> int:
     """Writes sweep.csv, prints it as a table, and says how many jobs did not finish."""
     rows = [read_job(job) for job in sorted(Path(folder).iterdir(), key=job_number) if job.is_dir()]
     columns = list(dict.fromkeys(name for row in rows for name in row))
-    with (Path(folder) / "sweep.csv").open("w", newline="") as file:
+    with whole(Path(folder) / "sweep.csv") as part, part.open("w", newline="") as file:
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
         writer.writerows(rows)

@@ -21,7 +21,7 @@ from ganmnist.duel import Duel, Sample
 from ganmnist.gan import GAN
 from ganmnist.networks.base import Discriminator
 from ganmnist.regularizers import HistoricalAverage, Penalty
-from ganmnist.schedules import checked
+from ganmnist.schedules import checked_number
 
 
 class Unrolled(GAN):
@@ -40,15 +40,17 @@ class Unrolled(GAN):
         super().__init__(**parts)
         if unroll < 0:
             raise ValueError(f"gan.unroll={unroll} is no number of steps: choose 0 or more")
-        checked("gan.unroll_lr", unroll_lr)
+        checked_number("gan.unroll_lr", unroll_lr)
         # Slopes could be differentiated three times over where there is no batch norm, but the
         # graph grows with every step by a factor. The average is of the weights that D has.
         strangers = Penalty | HistoricalAverage
         penalties = [name for name, term in self.terms.items() if isinstance(term, strangers)]
+        if self.objective.bounds_slope:  # by clipping, which D does after each of its steps
+            penalties.append("clipped weights")
         if unroll > 0 and penalties:
             raise ValueError(
                 f"Unrolled steps cannot follow {' and '.join(penalties)}: choose an objective "
-                "without a penalty on D's slope, and penalty=none"
+                "without a bound on D's slope, and penalty=none"
             )
         self.unroll = unroll
         self.unroll_lr = unroll_lr

@@ -50,7 +50,7 @@ def save_checkpoint(trainer: L.Trainer, path: Path) -> bool:
         if not value.isfinite().all():
             raise UserError(
                 f"{name} is not finite after batch {gan.batches_seen:,}: the run has diverged. Try "
-                f"a lower lr, or objective=bce_logits; {path.parent} has the last finite weights."
+                f"a lower lr, or objective=bce_logits; a checkpoint in {path.parent} is finite."
             )
     trainer.save_checkpoint(path)
     return not is_missing(path)

@@ -56,7 +56,7 @@ class Health(Callback):
                 if not math.isfinite(value):
                     raise UserError(
                         f"{name} is {value} at batch {step:,}: the run has diverged. Try a lower "
-                        "lr, or objective=bce_logits. What is in checkpoints/ is finite."
+                        "lr, or objective=bce_logits. If there is a checkpoint, it is finite."
                     )
 
     def on_train_epoch_end(self, trainer: L.Trainer, gan: GAN) -> None:

@@ -75,19 +75,21 @@ class Discriminator(Base):
     ) -> None:
         super().__init__()
         check_lengths(widths, kernels, strides)
+        # Norm layers have biases; without any D would be homogeneous, D(0) = 0 whatever it learns.
+        free = norm == "none"
         blocks: list[nn.Module] = []
         *body, (c_last, c_logit, kernel, stride) = zip(
             (channels, *widths), (*widths, 1), kernels, strides, strict=True
         )
         for i, (c_in, c_out, k, s) in enumerate(body):
-            blocks.append(nn.Conv2d(c_in, c_out, k, s, padding=1, bias=False))
+            blocks.append(nn.Conv2d(c_in, c_out, k, s, padding=1, bias=free))
             if first_norm or i > 0:
                 blocks.append(norm_layer(norm, c_out))
             blocks.append(nn.LeakyReLU(slope, inplace=True))
         self.blocks = nn.Sequential(*blocks, nn.Flatten())
         self.map = (c_last, kernel, kernel)
         self.n_features = c_last * kernel**2
-        self.last = nn.Conv2d(c_last, c_logit, kernel, stride, bias=False)
+        self.last = nn.Conv2d(c_last, c_logit, kernel, stride, bias=free)
         self.apply(init_weights)
 
     def features(self, sample: Sample) -> Tensor:
@@ -109,6 +111,8 @@ def init_weights(module: nn.Module) -> None:
     """The paper's initialisation: convolutions ~ N(0, 0.02), batch norm ~ N(1, 0.02), biases 0."""
     if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
         nn.init.normal_(module.weight, 0.0, 0.02)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
     elif isinstance(module, nn.BatchNorm2d):
         nn.init.normal_(module.weight, 1.0, 0.02)
         nn.init.zeros_(module.bias)

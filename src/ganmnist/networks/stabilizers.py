@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.utils.parametrizations import spectral_norm
 
 from ganmnist.networks.base import Discriminator
@@ -44,19 +44,26 @@ class SpectralNorm(Wrapper):
     weights; a convolution's matrix has a row for each channel that comes out.
 
     Raises:
-        ValueError: layers that normalise would take the division back.
+        ValueError: layers that normalise would take the division back, or one has nothing to
+            divide.
     """
 
     def __init__(self, inside: Discriminator) -> None:
         super().__init__(inside)
         for layer in [*inside.modules()]:
-            if isinstance(layer, _BatchNorm | nn.GroupNorm | nn.LayerNorm):
+            if isinstance(layer, _NormBase | nn.GroupNorm | nn.LayerNorm):
                 raise ValueError(
                     "Spectral norm bounds D's slope, and a norm layer behind it takes that back: "
-                    "choose model.discriminator.norm=none, or a model without, such as mlp, "
-                    "resnet or r3gan"
+                    "choose model.discriminator.norm=none, or a model without, such as mlp or "
+                    "resnet"
                 )
             if isinstance(layer, nn.Linear | nn.Conv2d):
+                if not layer.weight.any():
+                    raise ValueError(
+                        "Spectral norm divides by the largest singular value, which is 0 in a "
+                        "layer that starts at 0, as r3gan's do: choose another model, or "
+                        "penalty=r1"
+                    )
                 spectral_norm(layer)
 
 
