@@ -17,6 +17,7 @@ import textwrap
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, NoReturn
 
 import hydra
@@ -118,6 +119,7 @@ class Hooks(Callback):
             check(config)
             if resume.ALREADY not in os.environ:
                 unused(config.hydra.run.dir, "summary.json")
+            make(config.hydra.run.dir)
         except (UserError, OmegaConfBaseException) as error:
             fail(str(error))
 
@@ -125,12 +127,21 @@ class Hooks(Callback):
         try:
             sweep.start(config)
             unused(config.hydra.sweep.dir, "sweep.csv")
+            make(config.hydra.sweep.dir)
         except (UserError, OmegaConfBaseException) as error:
             fail(str(error))
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         if sweep.finish(config.hydra.sweep.dir):
             sys.exit(1)
+
+
+def make(folder: str) -> None:
+    """Creates the folder of a run; raises UserError where there can be none."""
+    try:
+        Path(folder).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"{folder} cannot be made ({error}): choose another folder.") from error
 
 
 @contextmanager
@@ -176,12 +187,27 @@ def explain(error: Exception, config_name: str) -> str:
         if group:
             return f"{group}={choice}: there is no such choice. {choose(choice, error.options)}"
     if match := re.search(r"Could not override '([^']+)'", message):
-        return unknown(match[1], config_name)
+        return of_the_run(match[1]) if config_name == "evaluate" else unknown(match[1], config_name)
     if match := re.search(r"Error merging override (\w[\w.]*)=(.*)", message):
         key, value = match[1], match[2]
         if key in KNOBS[config_name]:
             return f"{key}={value}: {key} takes {expected(key, config_name)}."
+        if key == "trust":
+            return f"trust={value}: this takes a list of modules, such as trust=[{value}]."
     return " ".join(message.split())
+
+
+def of_the_run(key: str) -> str:
+    """Says what evaluate has in the place of a key that perhaps the data of some run have."""
+    typed = [word.lstrip("+~").partition("=") for word in sys.argv[1:]]
+    data = next((choice for name, _, choice in typed if name == "data"), None)
+    if data and key not in [name for name, _, _ in typed]:  # the data bring a model
+        return (
+            f"data={data}: points are measured with the data of their run, so leave it out; what "
+            "the run had is changed one by one, such as +data.std=0.1."
+        )
+    hint = f" If those of the run have it: +{key}=..." if key.startswith("data.") else ""
+    return unknown(key, "evaluate") + hint
 
 
 def choose(wrong: str, options: Iterable[str] | None) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from inspect import Parameter, signature
 from typing import Any
@@ -51,7 +51,7 @@ class Train:
     every: int = knob("batches between printed lines and pictures", "200", minimum=1)
     log_every: int = knob("batches between rows sent to the loggers", "50", minimum=1)
     metric: str = knob("logged scalar that train() returns to a sweeper", "val_fid")
-    trust: Any = MISSING
+    trust: list[str] = MISSING
     resume: str | None = knob("go on with a run: its folder, or auto (newest)", "auto")
     checkpoint: Any = MISSING
     folder: Any = MISSING
@@ -79,7 +79,7 @@ class Trained:
     which: str = knob("checkpoint: best (by val_fid) or last", "last", choices=("best", "last"))
     weights: str = knob("raw (as trained) or ema (averaged)", "ema", choices=("raw", "ema"))
     device: str = knob("where to compute", "cuda")
-    trust: Any = MISSING
+    trust: list[str] = MISSING
 
 
 @dataclass
@@ -167,23 +167,24 @@ PLAIN: dict[str, tuple[type, ...]] = {
 }
 
 
-def check_types(node: Any, place: str = "") -> None:
+def check_types(node: Any, place: str = "", find: Callable[[str], Any] = get_object) -> None:
     """Raises UserError for a plain setting of another type than its constructor declares.
 
-    YAML reads `no` as a text, which Python would take for true.
+    YAML reads `no` as a text, which Python would take for true. `find` turns a `_target_` into
+    what it names.
     """
     if isinstance(node, Mapping):
-        declared = signature(get_object(node["_target_"])).parameters if "_target_" in node else {}
+        declared = signature(find(node["_target_"])).parameters if "_target_" in node else {}
         for name, value in node.items():
             at = f"{place}.{name}".lstrip(".")
             if name in declared:
                 kinds = annotation(declared[name]).split(" | ")
                 if set(kinds) <= PLAIN.keys() and not any(is_a(value, kind) for kind in kinds):
                     raise UserError(f"{at}={value}: this takes a {' or a '.join(kinds)}.")
-            check_types(value, at)
+            check_types(value, at, find)
     elif isinstance(node, list):
         for i, value in enumerate(node):
-            check_types(value, f"{place}.{i}")
+            check_types(value, f"{place}.{i}", find)
 
 
 def annotation(parameter: Parameter) -> str:

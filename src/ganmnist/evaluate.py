@@ -14,7 +14,7 @@ from ganmnist import cli
 from ganmnist.config import check_ranges, check_types, one_of
 from ganmnist.devices import find_device
 from ganmnist.errors import UserError
-from ganmnist.files import whole, write_json
+from ganmnist.files import writable, write_json
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -82,7 +82,7 @@ def of_checkpoint(config: DictConfig, source: str) -> Measured:
     gan = load(path, device=find_device(config.device), trust=list(config.trust))
     had, allowed = gan.hparams, (*OWN, *config.trust)
     settings = {
-        group: merged(had[group] if group in had else config[group], config, group)
+        group: merged(had.get(group) or plain(config[group]), config, group)
         for group in ("data", "metrics")
     }
     data = data_of(settings["data"], allowed)
@@ -105,7 +105,9 @@ def merged(had: dict[str, Any], config: DictConfig, group: str) -> dict[str, Any
         return plain(config[group])
     changes = [o.removeprefix("++").removeprefix("+") for o in asked]
     mine = [o.removeprefix(f"{group}.") for o in changes if o.startswith(f"{group}.")]
-    settings = plain(OmegaConf.merge(OmegaConf.create(had), OmegaConf.from_dotlist(mine)))
+    changed = OmegaConf.merge(OmegaConf.create(had), plain(OmegaConf.from_dotlist(mine)))
+    # Unresolved: what a checkpoint says between ${ and } is a text, as in `loading.build`.
+    settings = cast(dict[str, Any], OmegaConf.to_container(changed))
     if "root" in settings and not Path(settings["root"]).is_dir():  # of another machine
         settings["root"] = config.data.root
     return settings
@@ -116,10 +118,10 @@ def plain(settings: Any) -> dict[str, Any]:
 
 
 def make_evaluator(settings: Any, allowed: tuple[str, ...] | None = None) -> Evaluator:
-    from ganmnist.loading import build
+    from ganmnist.loading import build, find_class
 
     settings = plain(settings) if isinstance(settings, DictConfig) else settings
-    check_types(settings)
+    check_types(settings, "metrics", partial(find_class, allowed=allowed))
     return build(settings, allowed)
 
 
@@ -133,22 +135,6 @@ def data_of(settings: Any, allowed: tuple[str, ...] | None = None) -> DataModule
     data.prepare_data()
     data.setup()
     return data
-
-
-def writable(path: Path) -> Path:
-    """The path, if a file can be written there.
-
-    Raises:
-        UserError: it cannot.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with whole(path.with_name(f"{path.name}.try")) as part:
-            part.touch()
-        path.with_name(f"{path.name}.try").unlink()
-    except OSError as error:
-        raise UserError(f"out={path} cannot be written ({error}): choose another.") from error
-    return path
 
 
 def read_images(path: Path, stack: int = 1) -> Tensor:

@@ -11,6 +11,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from ganmnist.errors import UserError
+
 log = logging.getLogger(__name__)
 
 Missing = dict[Path, str]  # what could not be written, and why
@@ -90,6 +92,23 @@ def whole(path: Path, durable: bool = False) -> Iterator[Path]:
     """The same, which a run that is `spared` does without where it cannot be had."""
     with writing(path), replaced(path, durable) as part:
         yield part
+
+
+def writable(path: Path) -> Path:
+    """The path, if a file can be written there.
+
+    Raises:
+        UserError: it cannot.
+    """
+    try:
+        if path.is_dir():
+            raise IsADirectoryError("it is a folder")
+        with whole(path.with_name(f"{path.name}.try")) as part:
+            part.touch()
+        path.with_name(f"{path.name}.try").unlink()
+    except OSError as error:
+        raise UserError(f"out={path} cannot be written ({error}): choose another.") from error
+    return path
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

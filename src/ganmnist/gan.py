@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property, reduce
+from importlib.metadata import version
 from itertools import repeat
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, cast
@@ -330,8 +331,9 @@ class GAN(L.LightningModule):
     # What is kept and what is shown.
 
     def on_save_checkpoint(self, checkpoint: dict) -> None:
-        """Puts the clock in place of Lightning's counters."""
+        """Puts the clock in place of Lightning's counters, and says who writes."""
         checkpoint.pop("loops", None)
+        checkpoint["ganmnist"] = version("ganmnist")
         checkpoint["batches_seen"] = self.batches_seen
         checkpoint["epochs_seen"] = self.epochs_seen + self.epoch_over
         checkpoint["epoch_start"] = self.batches_seen if self.epoch_over else self.epoch_start

@@ -12,6 +12,7 @@ from ganmnist import cli
 from ganmnist.config import check_ranges, one_of
 from ganmnist.devices import find_device
 from ganmnist.errors import UserError
+from ganmnist.files import whole, writable
 
 
 def main() -> None:
@@ -28,6 +29,7 @@ def generate(config: DictConfig) -> Path:
     source, out = one_of(config, "run", "ckpt"), Path(config.out)
     if out.suffix not in (".png", ".npz"):
         raise UserError(f"out={out}: its name ends in .png (a picture) or .npz (arrays).")
+    writable(out)
     walks, steps = parse_walks(config.interpolate)
     if walks and config.n is not None:
         raise UserError(
@@ -39,7 +41,6 @@ def generate(config: DictConfig) -> Path:
     import numpy as np
 
     from ganmnist import images
-    from ganmnist.files import whole
     from ganmnist.latents import interpolate
     from ganmnist.loading import load
     from ganmnist.pixels import to_bytes

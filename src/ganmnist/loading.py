@@ -6,14 +6,16 @@ this package, PyTorch's optimisers and modules that the caller trusts are ever c
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from functools import partial
 from importlib import import_module
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
+from packaging.version import InvalidVersion, Version
 
 from ganmnist.errors import UserError
 from ganmnist.gan import GAN
@@ -42,20 +44,18 @@ def load(
     path = find_checkpoint(Path(run), which)
     checkpoint = read_checkpoint(path)
     settings = checkpoint["hyper_parameters"]
-    try:
+    with fitting(path, checkpoint):
         gan = build(settings["gan"], None if trust is None else (*OWN, *trust))
         if not isinstance(gan, GAN):
             raise TypeError(f"its settings build a {type(gan).__name__}, no GAN")
         gan.save_hyperparameters(settings)
-        gan.on_load_checkpoint(checkpoint)
-        gan.load_state_dict(checkpoint["state_dict"])
-    except (ImportError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        reason = " ".join(str(error).split())[:300]
-        raise UserError(f"{path} does not fit this version's networks: {reason}") from error
+        restore(gan, checkpoint)
+        gan.sample(1)
     for name, value in gan.state_dict().items():
         if not value.isfinite().all():
             raise UserError(
-                f"{path}: {name} is not finite, so there is nothing to draw or measure."
+                f"{path}: {name} is not finite, so there is nothing to draw or measure: choose "
+                "another checkpoint, such as which=best."
             )
     return gan.to(device).eval()
 
@@ -68,26 +68,74 @@ def find_checkpoint(run: Path, which: str) -> Path:
     path = folder / f"{which}.ckpt"
     if path.is_file():
         return path
-    there = sorted(file.stem for file in folder.glob("*.ckpt"))
+    there = sorted(file.stem for file in folder.glob("*.ckpt") if file.is_file())
     if there:
         raise UserError(f"{run} has no {which}.ckpt: choose one of which={', which='.join(there)}.")
-    raise UserError(f"{run} is no checkpoint and no folder of a run that has one.")
+    raise UserError(
+        f"{run} is no checkpoint and no folder of a run that has one: name another, such as "
+        "logs/train/2026-01-01_12-00-00."
+    )
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """The content of a checkpoint of ours, plain containers and tensors."""
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-        if not {"state_dict", "hyper_parameters", "batches_seen"} <= checkpoint.keys():
+        if not isinstance(checkpoint, dict):
             raise ValueError("it holds something else")
     except Exception as error:  # unpicklers raise a dozen kinds over damaged bytes
-        reason = str(error).split("\n")[0].split(". ")[0]
-        raise UserError(f"{path} is not a whole checkpoint of ganmnist: {reason}.") from error
+        reason = str(error).split("\n")[0].split(". ")[0] or type(error).__name__
+        raise UserError(f"{path} is not a whole checkpoint ({reason}): choose another.") from error
+    if missing := {"state_dict", "hyper_parameters", "batches_seen"} - checkpoint.keys():
+        check_version(path, checkpoint)
+        raise UserError(
+            f"{path} is not a whole checkpoint of ganmnist (it has no {min(missing)}): choose "
+            "another."
+        )
     return checkpoint
 
 
+def restore(gan: GAN, checkpoint: dict[str, Any]) -> None:
+    """Gives a GAN the weights and the clock of a checkpoint."""
+    gan.on_load_checkpoint(checkpoint)
+    gan.load_state_dict(checkpoint["state_dict"])
+
+
+@contextmanager
+def fitting(path: Path, checkpoint: dict[str, Any]) -> Iterator[None]:
+    """Makes a UserError of what a checkpoint raises that this version cannot use."""
+    try:
+        yield
+    except (
+        *(AttributeError, ImportError, IndexError, KeyError, RuntimeError, TypeError, ValueError),
+        UserError,
+    ) as error:
+        check_version(path, checkpoint)
+        if isinstance(error, UserError):
+            raise UserError(f"{path}: {error}") from error
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(
+            f"{path} does not fit this version's networks ({reason}): choose another, or install "
+            "the ganmnist that wrote it."
+        ) from error
+
+
+def check_version(path: Path, checkpoint: dict[str, Any]) -> None:
+    """Raises UserError for a checkpoint that a newer ganmnist has written."""
+    wrote, here = str(checkpoint.get("ganmnist", 0)), version("ganmnist")
+    with suppress(InvalidVersion):
+        if Version(wrote) > Version(here):
+            raise UserError(
+                f"{path} was written by ganmnist {wrote}, this is {here}: update ganmnist."
+            )
+
+
 def build(node: Any, allowed: Sequence[str] | None = OWN) -> Any:
-    """Hydra's `instantiate` for settings that somebody else may have written."""
+    """Hydra's `instantiate` for settings that somebody else may have written.
+
+    Raises:
+        UserError: they name what is no class of the modules allowed, or do not suit it.
+    """
     if isinstance(node, list):
         return [build(item, allowed) for item in node]
     if not isinstance(node, dict):
@@ -97,12 +145,22 @@ def build(node: Any, allowed: Sequence[str] | None = OWN) -> Any:
     if target is None:
         return settings
     make = find_class(target, allowed)
-    return partial(make, **settings) if settings.pop("_partial_", False) else make(**settings)
+    if settings.pop("_partial_", False):
+        return partial(make, **settings)
+    try:
+        return make(**settings)
+    except (TypeError, ValueError) as error:
+        raise UserError(
+            f"{target} cannot be made of its settings ({error}): change them, or leave them out."
+        ) from error
 
 
-def find_class(target: str, allowed: Sequence[str] | None) -> type:
-    """The class that a `_target_` names, defined in an allowed module itself."""
-    module, _, name = target.rpartition(".")
+def find_class(target: Any, allowed: Sequence[str] | None) -> type:
+    """The class that a `_target_` names, defined in an allowed module itself.
+
+    No other module is imported, since that would run it.
+    """
+    module, _, name = str(target).rpartition(".")
 
     def known(module: str) -> bool:
         if allowed is None:

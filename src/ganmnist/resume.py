@@ -11,13 +11,16 @@ import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
 from ganmnist.errors import UserError
 from ganmnist.files import whole
 from ganmnist.paths import is_held
+
+if TYPE_CHECKING:
+    from ganmnist.gan import GAN
 
 LAST = "checkpoints/last.ckpt"
 FIRST = ".hydra/overrides.yaml"  # what the run was started with
@@ -44,9 +47,10 @@ def extend(argv: Sequence[str]) -> list[str]:
         raise UserError(f"resume={run}: there is no {missing} in it, so nothing to go on from.")
     words = read_words(there[0])
     saved = [word for word in words if not re.match(r"[+~]*(resume|trust)\b", word)]
-    # What a file says may choose settings, but neither what Hydra itself loads and calls, nor
-    # where to write.
-    if strange := [word for word in saved if re.match(r"-|[+~]*(hydra|folder)\b|[^=]*@", word)]:
+    # What a file says may choose settings, but neither what Hydra itself loads and calls (a file
+    # outside of conf/ could say that too), nor where to write.
+    beyond = r"-|[+~]*(hydra|folder)\b|[^=]*@|[^=.]*=.*\.\."
+    if strange := [word for word in saved if re.match(beyond, word)]:
         raise UserError(f"{there[0]} says {strange[0]}, which no run of ganmnist would note there.")
     os.environ[ALREADY] = str(run)
     quoted = "'" + str(run).replace("\\", "\\\\").replace("'", "\\'") + "'"
@@ -91,25 +95,29 @@ def finished(run: Path) -> bool:
         return False
 
 
-def check(path: Path, now: Mapping[str, Any]) -> None:
-    """Compares the settings of a checkpoint with those of the run that goes on from it.
+def check(path: Path, gan: GAN, now: Mapping[str, Any]) -> None:
+    """Compares a checkpoint with the GAN that goes on from it, and with its settings.
 
     Raises:
         UserError: they would make another training of it; names the differences.
     """
-    from ganmnist.loading import read_checkpoint
+    from ganmnist.loading import check_version, fitting, read_checkpoint, restore
 
     checkpoint = read_checkpoint(path)
-    then = checkpoint["hyper_parameters"]
+    with fitting(path, checkpoint):
+        then = what_counts(checkpoint["hyper_parameters"])
     changed = [
         f"{name} was {old} and is now {new}"
-        for name, old, new in differences(what_counts(then), what_counts(now))
+        for name, old, new in differences(then, what_counts(now))
     ]
     if changed:
+        check_version(path, checkpoint)
         raise UserError(
             f"{path} cannot go on as another run: {'; '.join(changed[:5])}. Leave that as it was, "
             "or start a new run."
         )
+    with fitting(path, checkpoint):
+        restore(gan, checkpoint)
     done = finished(path.parents[1])
     if checkpoint["epochs_seen"] >= now["epochs"] + (not done):
         raise UserError(

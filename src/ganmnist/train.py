@@ -213,14 +213,18 @@ def build(config: DictConfig) -> tuple[L.Trainer, GAN, DataModule]:
     settings["data"]["_target_"] = f"{used.__module__}.{used.__qualname__}"
     gan.save_hyperparameters(settings)
     if config.resume:
-        resume.check(Path(config.resume) / resume.LAST, settings)
+        resume.check(Path(config.resume) / resume.LAST, gan, settings)
         if is_rank_zero():
             resume.note(Path(config.resume), HydraConfig.get().overrides.task)
     check_shapes(gan, data)
     try:
         gan.configure_optimizers()
-    except (TypeError, ValueError) as error:
-        raise UserError(f"The optimisers cannot be built: {error}.") from error
+    except (IndexError, TypeError, ValueError) as error:
+        reason = str(error).split("\n")[0]
+        raise UserError(
+            f"The optimisers cannot be built: {reason}; change optimizer.d or optimizer.g, whose "
+            "betas are two numbers with a point, such as [0.0,0.99]."
+        ) from error
 
     device = trainer.strategy.root_device
     if is_rank_zero():

@@ -58,13 +58,13 @@ class Samples(Callback):
         self.latents = gan.prior(self.count, generator_for("fixed latents", gan.seed))
         if not trainer.is_global_zero:
             return
-        self.active = True
         if gan.batches_seen:
             self.remember(gan)
         else:
             untrained = self.draw(gan, gan.sample(*self.latents), "untrained")
             self.save(untrained, "fake_000000.png")
             self.add_frame(untrained)
+        self.active = True
 
     def remember(self, gan: GAN) -> None:
         """Takes up the pictures of a run that goes on."""

@@ -109,6 +109,9 @@ class DataModule(L.LightningDataModule):
         image_size: what images are resized to; None leaves them as they are.
         chunk: batches handed over at once; more than one saves Lightning's overhead a step.
         intervals: numbers of batches whose multiples end a chunk; None among them is none.
+
+    Raises:
+        ValueError: a size is no size.
     """
 
     def __init__(
@@ -121,6 +124,9 @@ class DataModule(L.LightningDataModule):
         intervals: Sequence[int | None] = (),
     ) -> None:
         super().__init__()
+        for name, value in (("chunk", chunk), ("image_size", image_size)):
+            if value is not None and value < 1:
+                raise ValueError(f"datamodule.{name}={value} leaves nothing: choose 1 or more")
         self.dataset = dataset
         self.batch_size = batch_size
         self.seed = seed

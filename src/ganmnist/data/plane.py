@@ -31,7 +31,7 @@ class Mixture(DataSet):
         n: training points.
 
     Raises:
-        UserError: a point would have another number of coordinates.
+        UserError: there would be no points, or of another number of coordinates.
     """
 
     kind = "mixture"
@@ -46,6 +46,11 @@ class Mixture(DataSet):
     ) -> None:
         if channels != 2:
             raise UserError(f"data.channels={channels}: a point has 2 coordinates.")
+        if not len(centres):
+            raise UserError(f"{self.kind} data without a mode leave no points: ask for 1 or more.")
+        for name, value in (("n", n), ("std", std), ("scale", scale)):
+            if not value > 0:
+                raise UserError(f"data.{name}={value} leaves no points: choose one above 0.")
         super().__init__(".", channels)
         self.centres = torch.tensor(centres)
         self.std = std
