@@ -3,11 +3,14 @@
 import ast
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from graphlib import TopologicalSorter
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 import ganmnist
 
@@ -109,6 +112,14 @@ def test_the_gan_knows_no_network_and_no_data() -> None:
 def test_hydra_is_known_to_entry_points() -> None:
     serving = {"cli", "resume", "sweep", "config", "paths"}
     assert importing("hydra", "omegaconf") <= ENTRY_POINTS | serving
+
+
+def test_what_is_imported_is_asked_for() -> None:
+    project = tomllib.loads((ROOT.parents[1] / "pyproject.toml").read_text())["project"]
+    asked = {Requirement(line).name.lower() for line in project["dependencies"]}
+    providers = packages_distributions()
+    for package in {name for module in MODULES for name in foreign(module)}:
+        assert asked & {provider.lower() for provider in providers[package]}, package
 
 
 def test_lightning_is_known_above_the_mathematics() -> None:

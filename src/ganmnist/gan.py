@@ -86,8 +86,8 @@ class GAN(L.LightningModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        for name in ("d_steps", "g_steps", "accumulate"):
-            if (value := locals()[name]) < 1:
+        for name, value in (("d_steps", d_steps), ("g_steps", g_steps), ("accumulate", accumulate)):
+            if value < 1:
                 raise ValueError(f"gan.{name}={value} is no number of steps: choose 1 or more")
         if clip is not None and not clip > 0:
             raise ValueError(f"gan.clip={clip} leaves no gradient: choose a norm above 0, or null")
