@@ -14,6 +14,8 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+from ganmnist.metrics.evaluator import key_of
+
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 RESULTS = DOCS / "results"
 Result = dict[str, Any]  # {"summary": summary.json, "env": env.json} of a run
@@ -79,8 +81,7 @@ def keep(run: Path) -> None:
 def figure(result: Result, when: str, name: str, weights: str = "raw") -> float | None:
     """A metric of a run, at its end ("final") or by its best checkpoint, whatever data it is of."""
     summary = result["summary"]
-    data = "" if summary["data"] == "MNIST" else f"{summary['data'].lower()}_"
-    return summary["metrics"].get(when, {}).get(weights, {}).get(f"{data}{name}")
+    return summary["metrics"].get(when, {}).get(weights, {}).get(key_of(name, summary["data"]))
 
 
 def finished(results: Iterable[Result]) -> list[Result]:
