@@ -11,7 +11,7 @@ from launch import BRIEF, command, launch, own_objective
 
 from ganmnist.config import KNOBS
 from ganmnist.data import MNIST, datasets
-from ganmnist.paths import conf_dir
+from ganmnist.paths import conf_dir, held
 
 KEYS = (
     "batch_size, callbacks, checkpoint, data, datamodule, ema, epochs, every, folder, gan, "
@@ -197,15 +197,46 @@ def test_what_cannot_be_built_is_a_sentence(
     assert parts[-1] in summary["error"]
 
 
+@pytest.mark.parametrize("sign", ["summary.json", "checkpoints/last.ckpt"])
+@pytest.mark.parametrize("way", ["hydra.run.dir=", "hydra.run.dir=other folder="])
 def test_a_folder_that_holds_a_run_is_left_alone(
+    way: str,
+    sign: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = tmp_path / "mine" / sign
+    file.parent.mkdir(parents=True)
+    file.write_text("{}")
+    with pytest.raises(SystemExit) as leaving:
+        launch("data=digits", "trainer=cpu", *f"{way}{tmp_path / 'mine'}".split())
+    assert leaving.value.code == 2
+    assert f"{tmp_path / 'mine'} holds an earlier run" in capsys.readouterr().err
+    assert [path for path in (tmp_path / "mine").rglob("*") if path.is_file()] == [file]
+    assert file.read_text() == "{}"
+
+
+def test_a_sweep_that_was_killed_is_left_alone(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    (tmp_path / "summary.json").write_text("{}")
+    (tmp_path / "0_lr=1/checkpoints").mkdir(parents=True)
+    (tmp_path / "0_lr=1/checkpoints/last.ckpt").touch()
     with pytest.raises(SystemExit) as leaving:
-        launch(f"hydra.run.dir={tmp_path}")
+        launch("-m", "data=digits", "trainer=cpu", f"hydra.sweep.dir={tmp_path}", "lr=1,2")
     assert leaving.value.code == 2
     assert f"{tmp_path} holds an earlier run" in capsys.readouterr().err
-    assert [path.name for path in tmp_path.iterdir()] == ["summary.json"]
+
+
+def test_nothing_is_written_where_another_process_trains(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with held(tmp_path), pytest.raises(SystemExit) as leaving:
+        launch("data=digits", "trainer=cpu", f"hydra.run.dir={tmp_path}")
+    assert leaving.value.code == 2
+    assert f"{tmp_path} is in use: another process trains there" in capsys.readouterr().err
+    assert [*tmp_path.iterdir()] == []
 
 
 def test_a_bug_keeps_its_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

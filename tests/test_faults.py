@@ -2,10 +2,13 @@
 
 import csv
 import json
+import logging
+import os
 import resource
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,9 +17,11 @@ import pytest
 import torch
 from conftest import fit, small_gan
 from launch import launch, own_objective
+from rich.console import Console
 from test_run import FEW
 
 from ganmnist.callbacks import LastCheckpoint
+from ganmnist.console import ConsoleHandler
 from ganmnist.files import is_missing, replaced, spared, whole, writing
 from ganmnist.gan import GAN
 from ganmnist.loggers import MetricsCSV
@@ -24,7 +29,7 @@ from ganmnist.loggers import MetricsCSV
 
 def block(path: Path) -> None:
     """Lets nobody write a file in whole: its first name is that of a folder."""
-    path.with_name(f".{path.name}.part").mkdir(parents=True)
+    path.with_name(f".{path.name}.{os.getpid()}.part").mkdir(parents=True)
 
 
 @pytest.fixture
@@ -67,7 +72,7 @@ def test_whoever_is_spared_is_told_of_the_first_and_has_a_list(
         assert [record.message for record in caplog.records] == [
             f"{paths[0]} could not be written (Is a directory). Training goes on without."
         ]
-        paths[0].with_name(".a.part").rmdir()
+        paths[0].with_name(f".a.{os.getpid()}.part").rmdir()
         with whole(paths[0]) as part:
             part.write_text("after all")
         assert {*missing} == {paths[1]}
@@ -127,6 +132,32 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_last_good_one(
     )
 
 
+def test_where_there_is_room_for_nothing_nothing_is_saved(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full() -> str:
+        raise FileNotFoundError("No usable temporary directory found")
+
+    last = LastCheckpoint(tmp_path / "run")
+    block(last.path)
+    monkeypatch.setattr("ganmnist.callbacks.checkpoint.gettempdir", full)
+    with spared() as missing:
+        fit(small_gan(), callbacks=[last])
+    assert [*missing] == [last.path]
+
+
+@pytest.mark.parametrize("gone", ["disk", "pipe"])
+def test_nobody_reads_what_is_printed(gone: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    end, start = os.pipe()
+    os.close(end)
+    with open("/dev/full", "w") if gone == "disk" else os.fdopen(start, "w") as file:
+        handler = ConsoleHandler()
+        monkeypatch.setattr("ganmnist.console.console", Console(file=file))
+        handler.handle(logging.makeLogRecord({"msg": "epoch 1"}))
+        with suppress(OSError):
+            file.close()
+
+
 # Runs
 
 
@@ -171,7 +202,7 @@ def test_an_incomplete_run_is_completed(
         launch(*words, "hydra.run.dir=run")
     assert leaving.value.code == 2
     assert json.loads(Path("run/summary.json").read_text())["status"] == "incomplete"
-    Path("run/.losses.png.part").rmdir()
+    Path(f"run/.losses.png.{os.getpid()}.part").rmdir()
     launch("resume=run")
     assert json.loads(Path("run/summary.json").read_text())["status"] == "finished"
     assert Path("run/losses.png").exists()

@@ -68,6 +68,7 @@ TRAIN = {
     "objective=wgan stabilizer=label_smoothing": "which takes no 'smoothing': leave out what sets",
     "model=dcgan penalty=gradient_penalty": "choose model.discriminator.norm=layer or none",
     # Values out of range
+    "trainer.limit_train_batches=0.5": "choose a number of batches, not a share",
     "every=0": "every=0 is out of range: every takes a whole number of at least 1",
     "log_every=0": "log_every=0 is out of range: log_every takes a whole number of at least 1",
     "trust=mine": "trust=mine: this takes a list of modules, such as trust=[mine]",
@@ -95,8 +96,8 @@ RESUME = {
     "resume=text.txt": "resume=text.txt: there is no such folder. resume=auto takes the newest",
     "resume=runs": "there is no .hydra/overrides.yaml in it, so nothing to go on from",
     "resume=runs/damaged": "overrides.yaml cannot be read",
-    "resume=runs/hydra": "which no run of ganmnist would note there",
-    "resume=runs/elsewhere": "which no run of ganmnist would note there",
+    "resume=runs/hydra": "which is not taken from a file",
+    "resume=runs/elsewhere": "which is not taken from a file",
     "resume=runs/target": f"The settings name evil.Evil, {NO_CLASS}",
     "resume=runs/truncated": "last.ckpt is not a whole checkpoint",
     "resume=runs/pickle": "last.ckpt is not a whole checkpoint",

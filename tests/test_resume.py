@@ -9,7 +9,7 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
-from conftest import fit, small_gan
+from conftest import changed, fit, small_gan
 from launch import launch
 from test_gan import assert_same_bits
 from test_run import FEW
@@ -30,6 +30,15 @@ class StopAt(L.Callback):
     def on_train_batch_end(self, trainer: L.Trainer, gan: GAN, *args: Any) -> None:
         if gan.batches_seen >= self.batch:
             raise KeyboardInterrupt
+
+
+class StopAfter(StopAt):
+    """The same, when the others have seen the batch too."""
+
+    def on_train_batch_start(self, trainer: L.Trainer, gan: GAN, *args: Any) -> None:
+        super().on_train_batch_end(trainer, gan)
+
+    def on_train_batch_end(self, trainer: L.Trainer, gan: GAN, *args: Any) -> None: ...
 
 
 # The state of training
@@ -198,12 +207,34 @@ def test_auto_is_the_newest_run_without_an_end(folder: Path) -> None:
         *("hydra.callbacks.x._target_=os.system", "+hydra.callbacks.x._target_=os.system"),
         *("hydra/launcher=joblib", "--config-dir=/tmp", "-m"),
         *("+callbacks@hydra.callbacks=default", "folder=/elsewhere"),
+        *("experiment=../evil", "experiment=/evil", "+experiment=${times:2,.}/evil"),
+        *("gan._target_=${oc.env:WORSE}", "gan._target_=${${one}:WORSE}", r"lr=\${oc.env:WORSE}"),
     ],
 )
 def test_saved_words_may_not_reach_hydra_itself(folder: Path, word: str) -> None:
     (folder / ".hydra/overrides.yaml").write_text(f"- '{word}'\n")
-    with pytest.raises(UserError, match="which no run of ganmnist would note"):
+    with pytest.raises(UserError, match="which is not taken from a file: if you know it"):
         resume.extend([f"resume={folder}"])
+
+
+def test_what_is_given_otherstands_there_once(folder: Path) -> None:
+    (folder / resume.FIRST).write_text("- ~callbacks.progress\n- experiment=../mine\n- seed=1\n")
+    words = resume.extend([f"resume={folder}", "~callbacks.progress", "experiment=../mine"])
+    assert words[:3] == ["seed=1", "~callbacks.progress", "experiment=../mine"]
+
+
+def test_processes_of_a_launcher_may_not_each_look_for_the_newest(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match="so name its folder"):
+        resume.find("auto")
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "a\0b"])
+def test_what_can_be_no_folder_is_refused(name: str) -> None:
+    with pytest.raises(UserError, match="there is no such folder"):
+        resume.find(name)
 
 
 def test_a_folder_without_a_checkpoint_is_nothing_to_go_on_from(folder: Path) -> None:
@@ -271,7 +302,8 @@ def test_differences_are_named_by_their_places() -> None:
 def test_the_number_of_processes_counts_but_not_their_devices(
     then: tuple[Any, int], now: tuple[Any, int], same: bool
 ) -> None:
-    rest: dict[str, Any] = {"gan": {}, "batch_size": 64, "seed": 0, "data": {}}
+    rest: dict[str, Any] = {"gan": {}, "batch_size": 64, "seed": 0, "data": {}, "checksum": ""}
+    rest |= {"datamodule": {}}
     one, other = (
         resume.what_counts({**rest, "trainer": {"gpus": gpus, "devices": devices}})
         for gpus, devices in (then, now)
@@ -288,7 +320,7 @@ def two(tmp_path: Path, data_root: Path, monkeypatch: pytest.MonkeyPatch) -> tup
     monkeypatch.delenv(resume.ALREADY, raising=False)
     runs = tmp_path / "straight", tmp_path / "broken"
     launch(*FEW, f"hydra.run.dir={runs[0]}")
-    stop = "+callbacks.stop={_target_: test_resume.StopAt, batch: 10}"
+    stop = "+callbacks.stop={_target_: test_resume.StopAfter, batch: 10}"
     with pytest.raises(SystemExit):
         launch(*FEW, stop, f"hydra.run.dir={runs[1]}")
     return runs
@@ -333,14 +365,45 @@ def test_what_would_make_another_training_of_it_is_refused(
     for asked, said in (
         ((broken, "lr=0.5"), "gan.d_optimizer.lr was 0.0002 and is now 0.5"),
         ((broken, "seed=1"), "seed was 0 and is now 1"),
+        ((broken, "datamodule.seed=1"), "datamodule.seed was 0 and is now 1"),
+        ((broken, "datamodule.batch_size=8"), "datamodule.batch_size was 16 and is now 8"),
+        ((broken, "epochs=1"), "has seen its 1 epochs: ask for more, such as epochs=2"),
+        ((broken, "callbacks.evaluation.monitor=fid"), "monitor=fid is not measured"),
+        ((broken, "metrics=plane"), "metrics=plane counts the modes of points"),
+        ((straight, "callbacks=plane", "epochs=3"), "callbacks=plane draws points"),
         ((straight,), "has seen its 2 epochs: ask for more, such as epochs=4"),
     ):
         before = files(asked[0])
         with pytest.raises(SystemExit) as leaving:
-            again(*asked) if asked[0] is broken else launch(f"resume={straight}")
+            again(*asked) if asked[0] is broken else launch(f"resume={straight}", *asked[1:])
         assert leaving.value.code == 2
         assert said in capsys.readouterr().err
-        assert files(asked[0]) == before
+        assert before.items() <= files(asked[0]).items()
+
+
+def test_other_images_under_the_same_name_are_another_training(
+    two: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("ganmnist.data.datasets.digest", lambda *parts: "of other images")
+    with pytest.raises(SystemExit) as leaving:
+        again(two[1])
+    assert leaving.value.code == 2
+    assert "and is now of other images" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "name", ["samples/fake_000003.png", "samples/epoch_001.png", "metrics.csv"]
+)
+@pytest.mark.parametrize("left", [b"", b"\0" * 99], ids=["nothing", "zeros"])
+def test_what_a_machine_without_power_has_lost_is_done_without(
+    two: tuple[Path, Path], name: str, left: bytes
+) -> None:
+    broken = two[1]
+    (broken / name).write_bytes(left)
+    again(broken)
+    assert json.loads((broken / "summary.json").read_text())["status"] == "finished"
+    straight, other = (torch.load(run / resume.LAST, weights_only=True) for run in two)
+    assert changed(straight["state_dict"], other["state_dict"]) == set()
 
 
 def test_a_run_that_ended_in_its_final_table_gets_it(two: tuple[Path, Path]) -> None:

@@ -406,7 +406,7 @@ def test_a_folder_is_trained_in_by_one_process(
     assert not (runs / "held/summary.json").exists()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGUSR1])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_a_signal_leaves_a_complete_folder(
     number: signal.Signals, tmp_path: Path, data_root: Path
 ) -> None:
@@ -417,8 +417,8 @@ def test_a_signal_leaves_a_complete_folder(
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
         stdout=subprocess.PIPE,
         text=True,
-        # A shell's background job is deaf to it, and so would be its children.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        # A shell's background job is deaf to some, and so would be its children.
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),
     )
     with process:
         for line in process.stdout:

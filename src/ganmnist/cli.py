@@ -35,8 +35,10 @@ from omegaconf.errors import OmegaConfBaseException
 
 from ganmnist import resume, sweep
 from ganmnist.config import KNOBS, check, describe_knobs, expected, register_schema
-from ganmnist.errors import UserError
-from ganmnist.paths import conf_dir, register_resolvers, unused
+from ganmnist.errors import UserError, is_out_of_memory
+from ganmnist.paths import check_free, conf_dir, register_resolvers, unused
+from ganmnist.ranks import PARENT
+from ganmnist.resume import SIGNS
 
 # What the file system says where it is full, read-only, somebody else's or no folder.
 CLOSED = {
@@ -74,6 +76,10 @@ def run(task: Callable[[DictConfig], Any], config_name: str) -> None:
         raise
     except (HydraException, OmegaConfBaseException) as error:
         fail(explain(error, config_name))
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        fail("This device has not the memory for that: ask for fewer images, or a smaller network.")
     except OSError as error:
         if error.errno not in CLOSED:
             raise
@@ -117,16 +123,18 @@ class Hooks(Callback):
         # Hydra turns exceptions of callbacks into warnings, but lets an exit pass.
         try:
             check(config)
-            if resume.ALREADY not in os.environ:
-                unused(config.hydra.run.dir, "summary.json")
+            if not {resume.ALREADY, PARENT} & os.environ.keys():
+                unused(config.hydra.run.dir, *SIGNS)
             make(config.hydra.run.dir)
+            if PARENT not in os.environ:
+                check_free(config.hydra.run.dir)
         except (UserError, OmegaConfBaseException) as error:
             fail(str(error))
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         try:
             sweep.start(config)
-            unused(config.hydra.sweep.dir, "sweep.csv")
+            unused(config.hydra.sweep.dir, "sweep.csv", f"*/{resume.LAST}")
             make(config.hydra.sweep.dir)
         except (UserError, OmegaConfBaseException) as error:
             fail(str(error))

@@ -75,7 +75,7 @@ def replaced(path: Path, durable: bool = False) -> Iterator[Path]:
     """
     with suppress(OSError):  # who writes there says why it cannot be
         path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.part")
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         yield part
         if durable:

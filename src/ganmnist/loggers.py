@@ -11,6 +11,7 @@ from __future__ import annotations
 import csv
 import io
 import logging
+import os
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -41,18 +42,21 @@ class MetricsCSV(Logger):
         self.waiting: dict[int, Row] = {}  # the newest row: more may come for its step
         self.done = 0  # bytes of the file up to it
         if self.path.exists():
-            self.done = self.path.stat().st_size
-            with self.path.open(newline="") as file:
-                self.columns = next(csv.reader(file), [])
+            with self.path.open(newline="", errors="replace") as file:
+                columns = next(csv.reader(file), [])
+            if "step" in columns:  # not where a machine has lost power, and the file its content
+                self.columns, self.done = columns, self.path.stat().st_size
 
     @rank_zero_only
     def rewind(self, step: int) -> dict[int, Row]:
         """Forgets what came after a step, and half a row; returns the rows there are, by step."""
         rows: dict[int, Row] = {}
         for fields in self.read():
-            if len(fields) == len(self.columns) and int(fields["step"]) <= step:
-                row = {name: number(text) for name, text in fields.items() if text}
-                rows[int(row.pop("step"))] = row
+            n = fields.pop("step", "")
+            if len(fields) == len(self.columns) - 1 and n.isdigit() and int(n) <= step:
+                rows[int(n)] = {name: number(text) for name, text in fields.items() if text}
+        if step and not rows:
+            log.warning("%s has lost its rows: this run's figures begin here.", self.path)
         self.waiting = {n: row for n, row in rows.items() if n == step}
         if self.columns:
             self.rewrite(self.columns, {n: row for n, row in rows.items() if n < step})
@@ -88,6 +92,9 @@ class MetricsCSV(Logger):
         """Writes the newest row too, which is written again once there is more of it."""
         with writing(self.path):
             self.append(self.waiting)
+            if self.path.exists():
+                with self.path.open("rb") as file:
+                    os.fsync(file.fileno())
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
@@ -120,14 +127,14 @@ class MetricsCSV(Logger):
         if not self.path.exists():
             log.warning("%s was deleted, so its rows until now are lost.", self.path)
             return []
-        text = self.path.read_bytes()[: self.done].decode()
+        text = self.path.read_bytes()[: self.done].decode(errors="replace")
         _, *rows = csv.reader(io.StringIO(text[: text.rfind("\n") + 1]))  # a row may be cut
         return [dict(zip(self.columns, fields, strict=False)) for fields in rows]
 
     def rewrite(self, columns: list[str], rows: Mapping[int, Mapping[str, Any]]) -> None:
         """Makes a file of these columns and rows that are done, and of those that wait."""
         content = ",".join(columns).encode() + b"\r\n" + as_text(rows, columns)
-        with replaced(self.path) as part:
+        with replaced(self.path, durable=True) as part:
             part.write_bytes(content + as_text(self.waiting, columns))
         self.columns, self.done = columns, len(content)
 

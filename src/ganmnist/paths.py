@@ -47,10 +47,19 @@ def create(folder: str) -> str:
     raise AssertionError
 
 
-def unused(folder: str, sign: str) -> None:
-    """Raises UserError for a folder in which the file `sign` tells of an earlier run."""
-    if (Path(folder) / sign).exists():
-        raise UserError(f"{folder} holds an earlier run, and is left as it is: choose another.")
+def unused(folder: str | Path, *signs: str) -> None:
+    """Raises UserError for a folder in which a file, of a name or pattern, tells of a run."""
+    if any(any(Path(folder).glob(sign)) for sign in signs):
+        raise UserError(
+            f"{folder} holds an earlier run, and is left as it is: choose another, or go on with "
+            f"resume={folder}."
+        )
+
+
+def check_free(folder: str | Path) -> None:
+    """Raises UserError for a folder that another process holds."""
+    with held(Path(folder)):
+        pass
 
 
 @contextmanager
@@ -79,10 +88,10 @@ def held(folder: Path) -> Iterator[None]:
 
 def is_held(folder: Path) -> bool:
     try:
-        with held(folder):
-            return False
+        check_free(folder)
     except UserError:
         return True
+    return False
 
 
 def slug(text: str) -> str:

@@ -17,12 +17,13 @@ from omegaconf import OmegaConf
 
 from ganmnist.errors import UserError
 from ganmnist.files import whole
-from ganmnist.paths import is_held
+from ganmnist.paths import conf_dir, is_held
 
 if TYPE_CHECKING:
     from ganmnist.gan import GAN
 
 LAST = "checkpoints/last.ckpt"
+SIGNS = ("summary.json", LAST)  # of a run in a folder, which no other may take the place of
 FIRST = ".hydra/overrides.yaml"  # what the run was started with
 AGAIN = ".hydra/resumed.yaml"  # and what it last went on with
 ALREADY = "GANMNIST_RESUMED"  # set for the processes that a run starts
@@ -45,20 +46,38 @@ def extend(argv: Sequence[str]) -> list[str]:
     if not there or not (run / LAST).is_file():
         missing = LAST if there else FIRST
         raise UserError(f"resume={run}: there is no {missing} in it, so nothing to go on from.")
-    words = read_words(there[0])
+    own = [word for word in argv if not word.startswith("resume=")]
+    words = [word for word in read_words(there[0]) if word not in own]
     saved = [word for word in words if not re.match(r"[+~]*(resume|trust)\b", word)]
-    # What a file says may choose settings, but neither what Hydra itself loads and calls (a file
-    # outside of conf/ could say that too), nor where to write.
-    beyond = r"-|[+~]*(hydra|folder)\b|[^=]*@|[^=.]*=.*\.\."
-    if strange := [word for word in saved if re.match(beyond, word)]:
-        raise UserError(f"{there[0]} says {strange[0]}, which no run of ganmnist would note there.")
+    if strange := [word for word in saved if is_strange(word)]:
+        raise UserError(
+            f"{there[0]} says {strange[0]}, which is not taken from a file: if you know it to be "
+            f"yours, give it again, beside resume={run}."
+        )
     os.environ[ALREADY] = str(run)
     quoted = "'" + str(run).replace("\\", "\\\\").replace("'", "\\'") + "'"
     here = [f"resume={quoted}", f"hydra.run.dir={quoted}", "hydra.output_subdir=null"]
-    own = [word for word in argv if not word.startswith("resume=")]
     # Where the first override stands, so that flags stay together and the newer words win.
     first = next((i for i, word in enumerate(own) if re.match(r"[+~]|[\w./@]+=", word)), len(own))
     return [*own[:first], *saved, *own[first:], *here]
+
+
+def is_strange(word: str) -> bool:
+    """Whether an override, read from a file, might do more than change a setting.
+
+    A flag, what Hydra itself loads and calls, where to write, a package of Hydra's; a choice by
+    another name than that of a file in conf/, since any file could say all that; and what a
+    resolver works out at each look, which may be something else than what was checked.
+    """
+    group, _, choice = word.lstrip("+~").partition("=")
+    resolved = word.replace("${times:", "")  # it always comes to the same
+    return (
+        word.startswith("-")
+        or re.match(r"(hydra|folder)\b", group) is not None
+        or "@" in group
+        or ("${" in resolved and ":" in resolved)
+        or ((conf_dir() / group).is_dir() and not re.fullmatch(r"[\w,\[\] -]*", choice))
+    )
 
 
 def read_words(file: Path) -> list[str]:
@@ -76,11 +95,16 @@ def find(asked: str) -> Path:
     """The run's folder; for "auto" the newest under logs/ that has not come to its end."""
     if asked != "auto":
         run = Path(asked.strip("'\""))
-        if not run.is_dir():
+        if not os.path.isdir(run):
             raise UserError(
                 f"resume={asked}: there is no such folder. resume=auto takes the newest."
             )
         return run.resolve()
+    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+        raise UserError(
+            "resume=auto: each of the processes that a launcher has started would look for the "
+            "newest run by itself, so name its folder."
+        )
     runs = [file.parents[1] for file in Path("logs").glob(f"**/{LAST}")]
     open_ = [run for run in runs if not finished(run) and not is_held(run)]
     if not open_:
@@ -118,8 +142,9 @@ def check(path: Path, gan: GAN, now: Mapping[str, Any]) -> None:
         )
     with fitting(path, checkpoint):
         restore(gan, checkpoint)
-    done = finished(path.parents[1])
-    if checkpoint["epochs_seen"] >= now["epochs"] + (not done):
+    # One that was broken off in its final table has that to come, at the end of its last epoch.
+    at_end = checkpoint["batches_seen"] == checkpoint["epoch_start"]
+    if checkpoint["epochs_seen"] >= now["epochs"] + (at_end and not finished(path.parents[1])):
         raise UserError(
             f"{path} has seen its {checkpoint['epochs_seen']} epochs: ask for more, such as "
             f"epochs={2 * checkpoint['epochs_seen']}. Its figures: python -m ganmnist.evaluate "
@@ -136,13 +161,17 @@ def note(run: Path, words: Sequence[str]) -> None:
 def what_counts(settings: Mapping[str, Any]) -> dict[str, Any]:
     """The settings that a training is a function of."""
     data = {name: value for name, value in settings["data"].items() if name != "root"}
+    served = dict(settings["datamodule"])
+    for name in ("dataset", "chunk", "intervals"):  # told above, or of no consequence
+        served.pop(name, None)
     trainer = settings["trainer"]
     gpus = trainer.get("gpus")
     how = {name: trainer.get(name) for name in ("precision", "limit_train_batches", "num_nodes")}
     how["processes"] = gpus if isinstance(gpus, int) and gpus > 0 else trainer.get("devices")
     return {
         **{name: settings[name] for name in ("gan", "batch_size", "seed")},
-        **{"data": data, "trainer": how},
+        **{"data": data, "datamodule": served, "trainer": how},
+        **{"the data's checksum": settings["checksum"]},
     }
 
 

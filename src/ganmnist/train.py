@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import math
-import re
 import time
 import warnings
 from collections.abc import Callable
@@ -22,9 +21,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from ganmnist import cli, ranks, resume, sweep
 from ganmnist.config import KNOBS, check, check_types
-from ganmnist.errors import UserError
+from ganmnist.errors import Hurry, UserError, is_out_of_memory
 from ganmnist.files import Missing, note_missing, spared, write_json
-from ganmnist.paths import held
+from ganmnist.paths import held, unused
 
 if TYPE_CHECKING:
     import lightning as L
@@ -33,8 +32,6 @@ if TYPE_CHECKING:
     from ganmnist.gan import GAN
 
 log = logging.getLogger(__name__)
-
-MEMORY = re.compile("out of memory|can't allocate memory|MemoryError")  # a GPU's, a CPU's, Python's
 
 
 def main() -> None:
@@ -70,6 +67,8 @@ def train(config: DictConfig, admit: Callable[[DictConfig], None] = check) -> fl
     """
     folder = Path(config.folder)
     with held(folder) if is_rank_zero() else nullcontext(), spared() as missing:
+        if not config.resume and is_rank_zero():
+            unused(folder, *resume.SIGNS)
         value = run(config, admit, missing)
     check_written(missing, folder)
     return value
@@ -77,6 +76,10 @@ def train(config: DictConfig, admit: Callable[[DictConfig], None] = check) -> fl
 
 def run(config: DictConfig, admit: Callable[[DictConfig], None], missing: Missing) -> float:
     """The same, in a folder that is ours."""
+    from lightning.pytorch.callbacks import LambdaCallback
+
+    from ganmnist.environment import describe
+
     began = time.perf_counter()
     folder = Path(config.folder)
     noted = folder / resume.FIRST
@@ -84,14 +87,25 @@ def run(config: DictConfig, admit: Callable[[DictConfig], None], missing: Missin
     settings = {name: config[name] for name in KNOBS["train"] if name != "task"}
     summary: dict[str, Any] = {"task": config.task, "status": "failed", "error": ""}
     summary |= {"settings": settings}
-    unchanged = bool(config.resume)  # what is refused leaves the run that was to go on as it is
+    hurried = False
+    begun = not config.resume  # what is refused leaves the run that was to go on as it is
     try:
         admit(config)
         with cli.refusals():
             trainer, gan, data = build(config)
         summary |= {"data": data.dataset.name}
         last = Path(config.resume) / resume.LAST if config.resume else None
-        unchanged = False
+
+        def begin(*args: Any) -> None:
+            nonlocal begun
+            begun = True
+            if is_rank_zero():
+                checksum, device = data.dataset.checksum, trainer.strategy.root_device
+                write_json(folder / "env.json", describe(device, data.dataset.name, checksum))
+                if config.resume:
+                    resume.note(folder, HydraConfig.get().overrides.task)
+
+        trainer.callbacks.append(LambdaCallback(on_train_start=begin))  # after all that refuses
 
         def last_words(error: str) -> None:
             if is_rank_zero():
@@ -109,8 +123,9 @@ def run(config: DictConfig, admit: Callable[[DictConfig], None], missing: Missin
         summary["missing"] = {str(path): why for path, why in missing.items()}
         check_written(missing, folder)
         summary["status"] = "finished"
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         summary["status"] = "interrupted"
+        hurried = isinstance(error.__cause__, Hurry)
         raise
     except UserError as error:
         summary["error"] = str(error)
@@ -125,9 +140,9 @@ def run(config: DictConfig, admit: Callable[[DictConfig], None], missing: Missin
             log.warning("metric=%s was not logged by this run (%s).", config.metric, known)
         seconds = round(time.perf_counter() - began, 1)
         summary |= {"metric": config.metric, "value": value, "seconds": seconds}
-        if is_rank_zero() and not unchanged:
+        if is_rank_zero() and begun:
             write_json(folder / "summary.json", summary)
-            if config.callbacks:
+            if config.callbacks and not hurried:
                 write_report(folder)
     return math.nan if value is None else value
 
@@ -141,10 +156,10 @@ def fit(trainer: L.Trainer, gan: GAN, data: DataModule, last: Path | None) -> No
     """
     try:
         trainer.fit(gan, datamodule=data, ckpt_path=last, weights_only=True)
-    except SystemExit:  # how Lightning leaves after Ctrl-C, once callbacks have tidied up
-        raise KeyboardInterrupt from None
+    except SystemExit as error:  # how Lightning leaves after Ctrl-C, and `Interrupt`
+        raise KeyboardInterrupt from error
     except (RuntimeError, MemoryError) as error:
-        if not MEMORY.search(f"{type(error).__name__}: {error}"):
+        if not is_out_of_memory(error):
             raise
         raise UserError(
             f"batch_size={data.batch_size} does not fit into the memory of this device: try "
@@ -180,7 +195,6 @@ def build(config: DictConfig) -> tuple[L.Trainer, GAN, DataModule]:
     from lightning.pytorch.callbacks import ProgressBar
 
     from ganmnist.callbacks.checkpoint import WholeFiles
-    from ganmnist.environment import describe
 
     quiet_lightning()
     settings: Any = OmegaConf.to_container(config, resolve=True)
@@ -190,6 +204,7 @@ def build(config: DictConfig) -> tuple[L.Trainer, GAN, DataModule]:
     check_types(settings)
     L.seed_everything(config.seed, verbose=False)
     callbacks = [c for c in instantiate(config.callbacks or {}).values() if c is not None]
+    callbacks.sort(key=lambda callback: getattr(callback, "after", 0))
     trainer = instantiate(
         config.trainer,
         callbacks=callbacks,
@@ -211,11 +226,10 @@ def build(config: DictConfig) -> tuple[L.Trainer, GAN, DataModule]:
     gan = instantiate(config.gan)
     used = type(data.dataset)  # which data=auto leaves open
     settings["data"]["_target_"] = f"{used.__module__}.{used.__qualname__}"
+    settings["checksum"] = data.dataset.checksum
     gan.save_hyperparameters(settings)
     if config.resume:
         resume.check(Path(config.resume) / resume.LAST, gan, settings)
-        if is_rank_zero():
-            resume.note(Path(config.resume), HydraConfig.get().overrides.task)
     check_shapes(gan, data)
     try:
         gan.configure_optimizers()
@@ -226,16 +240,12 @@ def build(config: DictConfig) -> tuple[L.Trainer, GAN, DataModule]:
             "betas are two numbers with a point, such as [0.0,0.99]."
         ) from error
 
-    device = trainer.strategy.root_device
-    if is_rank_zero():
-        environment = describe(device, data.dataset.name, data.dataset.checksum)
-        write_json(Path(config.folder) / "env.json", environment)
     players = (("G", gan.generator), ("D", gan.discriminator))
     sizes = [f"{who} {sum(p.numel() for p in net.parameters()):,}" for who, net in players]
     log.info(
         "%s, %s training images; %s parameters; %s x %d; %s",
         *(data.dataset.name, f"{len(data.train.x):,}", " and ".join(sizes)),
-        *(device.type, trainer.world_size, config.folder),
+        *(trainer.strategy.root_device.type, trainer.world_size, config.folder),
     )
     return trainer, gan, data
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+from contextlib import suppress
 from io import BytesIO
 from pathlib import Path
 from tempfile import gettempdir
@@ -71,7 +72,6 @@ class WholeFiles(TorchCheckpointIO):
 class LastCheckpoint(Callback):
     """last.ckpt, from which a run goes on: after every epoch, and in between if asked.
 
-    The last of those that write, so that a run which goes on from it has all that came before.
     Lightning's ModelCheckpoint keys on a step counter that counts each optimiser's steps, twice
     the batches here.
 
@@ -79,6 +79,8 @@ class LastCheckpoint(Callback):
         folder: where last.ckpt is replaced, in one move, so that there is a whole one all the time.
         every_n_batches, every_minutes: also within an epoch; None is not.
     """
+
+    after = 1  # all others, so that a run which goes on from it has what they have seen and done
 
     def __init__(
         self,
@@ -96,20 +98,24 @@ class LastCheckpoint(Callback):
         self.batch = 0  # of the newest checkpoint
         # Before training has begun, and within a batch, when one player may have moved and the
         # other not, there is nothing to save.
-        self.whole = False
+        self.between_batches = False
 
     def on_train_start(self, trainer: L.Trainer, gan: GAN) -> None:
-        self.whole = True
+        self.between_batches = True
+        if trainer.is_global_zero:
+            for left in self.path.parent.glob(f".{self.path.name}.*"):  # by one who was killed
+                with suppress(OSError):
+                    left.unlink()
 
     def on_train_batch_start(
         self, trainer: L.Trainer, gan: GAN, batch: Any, batch_idx: int
     ) -> None:
-        self.whole = False
+        self.between_batches = False
 
     def on_train_batch_end(
         self, trainer: L.Trainer, gan: GAN, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        self.whole = True
+        self.between_batches = True
         if self.due(trainer, gan, batch_idx):
             self.save(trainer, gan)
 
@@ -133,7 +139,7 @@ class LastCheckpoint(Callback):
         # After a crash the state may be broken, and other ranks may not be there to save theirs.
         # Lightning makes a SystemExit of the SIGTERM that a cluster sends when time is up.
         stopped = isinstance(exception, KeyboardInterrupt | SystemExit) and trainer.world_size == 1
-        if stopped and self.whole and self.batch < gan.batches_seen:
+        if stopped and self.between_batches and self.batch < gan.batches_seen:
             try:
                 self.save(trainer, gan)
             except UserError as error:
@@ -143,10 +149,10 @@ class LastCheckpoint(Callback):
 
     def rescue(self, trainer: L.Trainer, gan: GAN) -> None:
         """Saves elsewhere what a full disk has kept from its place."""
-        if trainer.strategy.broadcast(is_missing(self.path)):
-            elsewhere = Path(gettempdir(), f"ganmnist_{os.getpid()}_{self.path.name}")
-            if save_checkpoint(trainer, elsewhere) and trainer.is_global_zero:
-                log.error("The newest weights are in %s: move it to %s.", elsewhere, self.path)
+        place = place_for(self.path) if is_missing(self.path) else None
+        elsewhere = trainer.strategy.broadcast(place)
+        if elsewhere and save_checkpoint(trainer, elsewhere) and trainer.is_global_zero:
+            log.error("The newest weights are in %s: move it to %s.", elsewhere, self.path)
 
     def save(self, trainer: L.Trainer, gan: GAN) -> None:
         for callback in trainer.callbacks:
@@ -155,3 +161,11 @@ class LastCheckpoint(Callback):
         self.saved = perf_counter()
         if save_checkpoint(trainer, self.path):
             self.batch = gan.batches_seen
+
+
+def place_for(path: Path) -> Path | None:
+    """Where the system keeps temporary files, if there is room."""
+    try:
+        return Path(gettempdir(), f"ganmnist_{os.getpid()}_{path.name}")
+    except FileNotFoundError:
+        return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import lightning as L
@@ -63,7 +64,8 @@ class ProgressBar(Base):
 
     def stop(self) -> None:
         if self.progress is not None:
-            self.progress.stop()
+            with suppress(OSError, SystemExit):  # the terminal may be gone
+                self.progress.stop()
             self.progress = None
 
     def on_train_end(self, trainer: L.Trainer, gan: GAN) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from ganmnist import images
 from ganmnist.duel import Sample
+from ganmnist.errors import Hurry
 from ganmnist.gan import GAN
 from ganmnist.rng import generator_for
 
@@ -81,7 +83,12 @@ class Samples(Callback):
         files = (self.folder / "samples").glob(f"{kind}_*.png")
         numbered = {file: file.stem.partition("_")[2] for file in files}
         known = sorted((int(n), file) for file, n in numbered.items() if n.isdigit())
-        return {n: images.read(file) for n, file in known if n <= last}
+        found = {}
+        for n, file in known:
+            with suppress(OSError):  # empty or cut, where the machine has lost power
+                if n <= last:
+                    found[n] = images.read(file)
+        return found
 
     def on_train_batch_end(
         self, trainer: L.Trainer, gan: GAN, outputs: Any, batch: list[Sample], batch_idx: int
@@ -119,7 +126,8 @@ class Samples(Callback):
         self.finish(trainer, gan)
 
     def on_exception(self, trainer: L.Trainer, gan: GAN, exception: BaseException) -> None:
-        self.finish(trainer, gan)
+        if not isinstance(exception, Hurry):
+            self.finish(trainer, gan)
 
     def finish(self, trainer: L.Trainer, gan: GAN) -> None:
         if not self.active:

@@ -20,6 +20,7 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from ganmnist.duel import Sample
+from ganmnist.errors import Hurry
 from ganmnist.gan import GAN
 from ganmnist.plots import plot_losses
 
@@ -120,7 +121,8 @@ class Scalars(Callback):
     def on_exception(self, trainer: L.Trainer, gan: GAN, exception: BaseException) -> None:
         if gan.history:
             self.hand_on(trainer, self.fetch(gan))
-        self.draw(trainer, gan)
+        if not isinstance(exception, Hurry):
+            self.draw(trainer, gan)
 
     def fetch(self, gan: GAN) -> dict[int, Row]:
         """Takes what the model has noted since the last time: rows by batches seen."""

@@ -56,7 +56,7 @@ class Loader:
         chunk: int = 1,
         intervals: Sequence[int] = (),
         stack: int = 1,
-        most: int | float | None = None,
+        most: int | None = None,
     ) -> None:
         self.images = images
         self.batch_size = batch_size
@@ -70,8 +70,7 @@ class Loader:
         self.stack = stack
         self.places = 10 ** torch.arange(stack, device=images.y.device)  # of digits in a number
         there = len(images.x) // world_size // batch_size
-        share = most if isinstance(most, float) else 1.0
-        self.batches = min(there, most) if isinstance(most, int) else int(there * share)
+        self.batches = there if most is None else min(there, most)
 
     def __len__(self) -> int:
         if self.chunk > 1:
@@ -160,6 +159,11 @@ class DataModule(L.LightningDataModule):
         trainer = self.trainer
         gan: Any = trainer.lightning_module  # imports go down only, so its class is not known here
         device, world_size = trainer.strategy.root_device, trainer.world_size
+        most = trainer.limit_train_batches
+        if most not in (None, 1.0) and not isinstance(most, int):
+            raise UserError(
+                f"trainer.limit_train_batches={most}: choose a number of batches, not a share."
+            )
         loader = Loader(
             Images(self.train.x.to(device), self.train.y.to(device)),
             self.batch_size,
@@ -171,7 +175,7 @@ class DataModule(L.LightningDataModule):
             chunk=self.chunk,
             intervals=self.intervals,
             stack=self.dataset.stack,
-            most=trainer.limit_train_batches,
+            most=most if isinstance(most, int) else None,
         )
         if loader.batches == 0:
             raise UserError(
