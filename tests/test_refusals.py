@@ -157,6 +157,7 @@ GENERATE = {
     "run=run out=folder.png": "out=folder.png cannot be written (it is a folder): choose another",
     "run=run out=text.txt/x.png": "out=text.txt/x.png cannot be written",
     "run=run n=0": "n=0 is out of range: n takes a whole number of at least 1",
+    "run=run n=1000000000000": "This device has no memory for that: ask for fewer images",
     "run=ring": "2 channels are no picture, which has 1 (grey) or 3 (RGB)",
 }
 CASES = [

@@ -30,7 +30,7 @@ from ganmnist.files import whole, write_json
 from ganmnist.gan import GAN
 from ganmnist.metrics import PRDC
 from ganmnist.paths import claim, create, held, slug
-from ganmnist.train import find_scalar, train
+from ganmnist.train import build, find_scalar, train
 
 SMALL = (
     *("data=digits", "trainer=cpu", "batch_size=16"),
@@ -404,6 +404,15 @@ def test_a_folder_is_trained_in_by_one_process(
     assert leaving.value.code == 2
     assert "is in use: another process trains there" in capsys.readouterr().err
     assert not (runs / "held/summary.json").exists()
+
+
+@pytest.mark.usefixtures("data_root")
+def test_checkpoints_have_what_callbacks_of_ones_own_have_done(tmp_path: Path) -> None:
+    mine = "+callbacks.mine={_target_: lightning.pytorch.callbacks.LambdaCallback}"
+    trainer, _, _ = build(configuration(f"folder={tmp_path}", *SMALL, "logger=none", mine))
+    *others, last, interrupt = [type(callback).__name__ for callback in trainer.callbacks]
+    assert (last, interrupt) == ("LastCheckpoint", "Interrupt")
+    assert "LambdaCallback" in others
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

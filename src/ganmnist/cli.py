@@ -56,6 +56,10 @@ def run(task: Callable[[DictConfig], Any], config_name: str) -> None:
             return task(config)
         except UserError as error:  # an exit passes through Hydra without a line of its own
             fail(str(error))
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            fail("This device has no memory for that: ask for fewer images, or a smaller network.")
 
     setup()
     try:
@@ -76,10 +80,6 @@ def run(task: Callable[[DictConfig], Any], config_name: str) -> None:
         raise
     except (HydraException, OmegaConfBaseException) as error:
         fail(explain(error, config_name))
-    except (RuntimeError, MemoryError) as error:
-        if not is_out_of_memory(error):
-            raise
-        fail("This device has not the memory for that: ask for fewer images, or a smaller network.")
     except OSError as error:
         if error.errno not in CLOSED:
             raise
