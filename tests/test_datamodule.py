@@ -144,8 +144,8 @@ def test_chunks_end_where_intervals_do(
     assert met <= ends
 
 
-@pytest.mark.parametrize(("most", "batches"), [(None, 13), (1.0, 13), (5, 5), (50, 13), (0.5, 6)])
-def test_an_epoch_may_be_cut_short(most: int | float | None, batches: int) -> None:
+@pytest.mark.parametrize(("most", "batches"), [(None, 13), (5, 5), (50, 13)])
+def test_an_epoch_may_be_cut_short(most: int | None, batches: int) -> None:
     whole, cut = (load(13 * 8 + 3, 8, most=m) for m in (None, most))
     assert labels(cut) == labels(whole)[:batches]
     assert cut.batches == batches
