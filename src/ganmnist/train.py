@@ -105,7 +105,8 @@ def run(config: DictConfig, admit: Callable[[DictConfig], None], missing: Missin
                 if config.resume:
                     resume.note(folder, HydraConfig.get().overrides.task)
 
-        trainer.callbacks.append(LambdaCallback(on_train_start=begin))  # after all that refuses
+        after_all = LambdaCallback(on_train_start=begin)  # that may refuse
+        trainer.callbacks.append(after_all)  # type: ignore[attr-defined]
 
         def last_words(error: str) -> None:
             if is_rank_zero():
