@@ -36,7 +36,8 @@ OBJECTIVES = """
 
 `experiment=comparison`: a narrow DCGAN without norm layers in D, 2 epochs (120,000 images), and for
 all rows Adam at 1e-3 with betas (0, 0.99) and one step of D to one of G. Mean and standard
-deviation over the seeds that did not diverge; seconds are of one core, two runs at a time. Rate and
+deviation over the seeds that did not diverge; seconds are of one core, two runs at a time, with a
+third program beside some of them, so they tell a penalty from none and not much more. Rate and
 betas were chosen by what `bce_logits` does and nothing was tuned for any other row, so this
 compares what objectives do untouched, not what they can do: the papers give WGAN and WGAN-GP five
 steps of D. Missing rows have not been run: `python scripts/compare.py objectives` runs them.
