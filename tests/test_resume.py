@@ -76,8 +76,10 @@ def test_checkpoints_come_every_few_batches(tmp_path: Path) -> None:
     fit(small_gan(), batches=5, epochs=2, callbacks=[Noting(tmp_path, every_n_batches=4)])
     assert seen == [4, 5, 8, 10]
     seen.clear()
+    (tmp_path / ".best.ckpt.1.part").touch()  # of one who was killed while writing it
     fit(small_gan(), batches=3, callbacks=[Noting(tmp_path, every_minutes=1e-9)])
     assert seen == [1, 2, 3, 3]
+    assert [path.name for path in tmp_path.iterdir()] == ["last.ckpt"]
     for wrong in ({"every_n_batches": 0}, {"every_minutes": -1}):
         with pytest.raises(ValueError, match="choose one above 0, or null"):
             LastCheckpoint(tmp_path, **wrong)

@@ -103,7 +103,7 @@ class LastCheckpoint(Callback):
     def on_train_start(self, trainer: L.Trainer, gan: GAN) -> None:
         self.between_batches = True
         if trainer.is_global_zero:
-            for left in self.path.parent.glob(f".{self.path.name}.*"):  # by one who was killed
+            for left in self.path.parent.glob(".*.part"):  # by one who was killed
                 with suppress(OSError):
                     left.unlink()
 
