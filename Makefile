@@ -19,7 +19,7 @@ dashboard: $(VENV)/.train ## Open TensorBoard on logs/
 # The tests are small, and threads of theirs wait for each other wherever something else runs.
 test: export OMP_NUM_THREADS ?= 1
 test: $(VENV)/.test ## Run the tests
-	$(RUN) pytest $(ARGS)
+	$(RUN) pytest --numprocesses auto --maxprocesses 4 --dist loadfile $(ARGS)
 
 lint: $(VENV)/.test ## Check style and types
 	$(RUN) ruff check .

@@ -130,15 +130,16 @@ def test_build_is_what_instantiate_does() -> None:
 def test_modules_of_ones_own_are_trusted_by_name(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "mine.py").write_text("from ganmnist.latents import Normal\nclass Z(Normal): ...\n")
+    code = "from ganmnist.latents import Normal\nclass Z(Normal): ...\n"
+    (tmp_path / "own_latent.py").write_text(code)
     monkeypatch.syspath_prepend(tmp_path)
     checkpoint = content(trained)
-    checkpoint["hyper_parameters"]["gan"]["latent"]["_target_"] = "mine.Z"
-    torch.save(checkpoint, tmp_path / "mine.ckpt")
-    with pytest.raises(UserError, match=r"trust=\[mine\]"):
-        load(tmp_path / "mine.ckpt")
-    for trust in (["mine"], None):
-        assert type(load(tmp_path / "mine.ckpt", trust=trust).latent).__name__ == "Z"
+    checkpoint["hyper_parameters"]["gan"]["latent"]["_target_"] = "own_latent.Z"
+    torch.save(checkpoint, tmp_path / "own.ckpt")
+    with pytest.raises(UserError, match=r"trust=\[own_latent\]"):
+        load(tmp_path / "own.ckpt")
+    for trust in (["own_latent"], None):
+        assert type(load(tmp_path / "own.ckpt", trust=trust).latent).__name__ == "Z"
 
 
 def test_weights_that_are_no_numbers_are_refused(trained: Path, tmp_path: Path) -> None:
