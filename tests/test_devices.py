@@ -1,5 +1,8 @@
 """trainer.gpus decides the device, and what cannot be is refused in a sentence."""
 
+import platform
+import subprocess
+import sys
 from typing import Any
 
 import lightning as L
@@ -93,3 +96,24 @@ def test_settings_reach_lightning(monkeypatch: pytest.MonkeyPatch) -> None:
         "num_nodes": 2,
         "precision": "bf16-mixed",
     }
+
+
+# 40 MiB, taken and freed ten times: the pages that the system had to bring for it.
+TAKE_AND_FREE = """
+from resource import RUSAGE_SELF, getpagesize, getrusage
+from ganmnist.devices import hold_memory
+if {held}: hold_memory()
+before = getrusage(RUSAGE_SELF).ru_minflt
+for _ in range(10):
+    blocks = [b"x" * 2**20 for _ in range(40)]
+    del blocks
+print((getrusage(RUSAGE_SELF).ru_minflt - before) * getpagesize() / 2**20)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other allocators are left alone")
+@pytest.mark.parametrize(("held", "times"), [(False, 10), (True, 1)])
+def test_memory_that_is_freed_is_taken_again(held: bool, times: int) -> None:
+    code = TAKE_AND_FREE.format(held=held)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert round(float(done.stdout) / 40) == times
