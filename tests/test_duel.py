@@ -56,6 +56,14 @@ def test_each_side_is_computed_once(duel: Duel) -> None:
     assert asked(duel) == {(what, side): 1 for what in ("features", "score") for side in sides}
 
 
+def test_both_sides_may_go_through_in_one_pass(duel: Duel) -> None:
+    at_once = Duel(Counting(), duel.real, duel.fake, at_once=True)
+    for name in ("real_features", "fake_features", "real_logits", "fake_logits"):
+        assert torch.equal(getattr(at_once, name), getattr(duel, name))
+    assert sorted(what for what, _ in at_once.discriminator.calls) == ["features", "score", "score"]
+    assert at_once.outputs(False).keys() == duel.outputs(False).keys()
+
+
 def test_logits_and_features_are_the_discriminator_s(duel: Duel) -> None:
     assert torch.equal(duel.real_features, duel.real.x.flatten(1))
     assert torch.equal(duel.fake_features, duel.fake.x.flatten(1))

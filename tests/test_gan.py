@@ -130,8 +130,13 @@ def recipe_b(gan: GAN, real: Tensor, d_adam: torch.optim.Adam, g_adam: torch.opt
 
     d_adam.zero_grad()
     fake = generator(torch.randn(len(real), 4)).detach()
-    loss = F.binary_cross_entropy_with_logits(discriminator(Sample(real)), ones)
-    loss += F.binary_cross_entropy_with_logits(discriminator(Sample(fake)), zeros)
+    if discriminator.singly:
+        features = discriminator.features(Sample(torch.cat([real, fake])))
+        of_real, of_fake = (discriminator.last(half).flatten() for half in features.chunk(2))
+    else:
+        of_real, of_fake = discriminator(Sample(real)), discriminator(Sample(fake))
+    loss = F.binary_cross_entropy_with_logits(of_real, ones)
+    loss += F.binary_cross_entropy_with_logits(of_fake, zeros)
     loss.backward()
     d_adam.step()
 

@@ -13,6 +13,7 @@ from torch import nn
 
 from ganmnist.duel import Sample
 from ganmnist.networks import dcgan, mlp
+from ganmnist.networks.base import NORMS
 
 
 @cache
@@ -260,3 +261,24 @@ def test_dropout_is_off_in_evaluation_mode() -> None:
     assert torch.equal(generator(z), generator(z))
     generator.train()
     assert not torch.equal(generator(z), generator(z))
+
+
+@pytest.mark.parametrize(
+    ("singly", "settings"),
+    [
+        (True, ["model=mlp", "model.discriminator.dropout=0"]),
+        (True, ["model=resnet"]),
+        (True, ["model=r3gan"]),
+        *((norm != "batch", [f"model.discriminator.norm={norm}"]) for norm in NORMS),
+    ],
+    ids=lambda value: "" if isinstance(value, bool) else value[-1],
+)
+def test_who_judges_images_singly_makes_the_same_of_them_in_any_batch(
+    singly: bool, settings: list[str]
+) -> None:
+    discriminator = instantiate(configuration(*settings).model.discriminator).double().train()
+    assert discriminator.singly is singly
+    x = torch.rand(6, 1, 28, 28, dtype=torch.float64) * 2 - 1
+    together = discriminator(Sample(x))
+    apart = torch.cat([discriminator(Sample(x[:2])), discriminator(Sample(x[2:]))])
+    assert torch.allclose(together, apart) is singly

@@ -49,21 +49,27 @@ class Duel:
     Features (B, F) and logits (B,) are computed on first use and kept. Logits are at least
     float32, also under autocast, because every objective exponentiates them. Packing may make
     the logits fewer than the images, so a term takes means and counts nothing.
+
+    at_once: one pass for both sides, where the discriminator judges images singly and a loss
+        needs both anyway.
     """
 
-    def __init__(self, discriminator: Discriminator, real: Sample, fake: Sample) -> None:
+    def __init__(
+        self, discriminator: Discriminator, real: Sample, fake: Sample, at_once: bool = False
+    ) -> None:
         self.discriminator = discriminator
         self.real = real
         self.fake = fake
+        self.at_once = at_once
         self.parts: dict[str, Tensor] = {}
 
     @cached_property
     def real_features(self) -> Tensor:
-        return self.discriminator.features(self.real)
+        return self.both[0] if self.at_once else self.discriminator.features(self.real)
 
     @cached_property
     def fake_features(self) -> Tensor:
-        return self.discriminator.features(self.fake)
+        return self.both[1] if self.at_once else self.discriminator.features(self.fake)
 
     @cached_property
     def real_logits(self) -> Tensor:
@@ -72,6 +78,13 @@ class Duel:
     @cached_property
     def fake_logits(self) -> Tensor:
         return at_least_float32(self.discriminator.score(self.fake_features, self.fake))
+
+    @cached_property
+    def both(self) -> tuple[Tensor, ...]:
+        """Features of the real and of the fake side, of one pass."""
+        slots = zip(self.real, self.fake, strict=True)
+        sample = Sample(*(a if a is None or b is None else torch.cat([a, b]) for a, b in slots))
+        return self.discriminator.features(sample).chunk(2)
 
     def part(self, name: str, value: Tensor) -> Tensor:
         """Passes a summand of a loss through and notes it, to be logged under its name."""

@@ -211,9 +211,8 @@ class GAN(L.LightningModule):
         for batch, (fake, z) in zip(batches, fakes, strict=True):
             with torch.no_grad():
                 real = self.real(batch, z)
-            real = real.detach(x_grad=any(term.needs_real_grad for term in self.all_terms))
-            fake = fake.detach(x_grad=any(term.needs_fake_grad for term in self.all_terms))
-            duels.append(Duel(self.discriminator, real, fake))
+            real, fake = real.detach(self.needs_real_grad), fake.detach(self.needs_fake_grad)
+            duels.append(Duel(self.discriminator, real, fake, self.at_once))
         self.update("d", duels)
 
         for step in range(self.g_steps if answers else 0):
@@ -291,6 +290,19 @@ class GAN(L.LightningModule):
     @cached_property
     def all_terms(self) -> list[Term]:
         return [*self.named_terms.values()]
+
+    @property
+    def needs_real_grad(self) -> bool:
+        return any(term.needs_real_grad for term in self.all_terms)
+
+    @property
+    def needs_fake_grad(self) -> bool:
+        return any(term.needs_fake_grad for term in self.all_terms)
+
+    @property
+    def at_once(self) -> bool:
+        """D looks at both sides in one pass; the slope of one would be taken of both."""
+        return self.discriminator.singly and not (self.needs_real_grad or self.needs_fake_grad)
 
     @cached_property
     def timed(self) -> list[Any]:

@@ -20,6 +20,8 @@ class Discriminator(nn.Module):
     """
 
     n_features: int  # F
+    # What it makes of an image never depends on the others of its batch, as batch norm would.
+    singly = False
 
     def features(self, sample: Sample) -> Tensor:
         """(B, F) features of the sample."""

@@ -104,6 +104,7 @@ class Discriminator(Base):
                 blocks.append(norm_layer(norm, c_out))
             blocks.append(nn.LeakyReLU(slope, inplace=True))
         self.blocks = nn.Sequential(*blocks, nn.Flatten())
+        self.singly = norm != "batch"
         self.map = (c_last, kernel, kernel)
         self.n_features = c_last * kernel**2
         self.last = Closing(c_last, c_logit, kernel, stride, bias=free)

@@ -56,6 +56,8 @@ class Generator(nn.Module):
 class Discriminator(Base):
     """Images (B, channels, image_size, image_size) in [-1, 1] to logits (B,)."""
 
+    singly = True
+
     def __init__(
         self,
         channels: int = 1,

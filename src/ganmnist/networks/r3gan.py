@@ -105,6 +105,8 @@ class Discriminator(Base):
     (B, widths[-1]).
     """
 
+    singly = True
+
     def __init__(
         self,
         channels: int = 1,

@@ -116,6 +116,8 @@ class Discriminator(Base):
     features are the sums over the last map, rectified: (B, widths[-1]).
     """
 
+    singly = True
+
     def __init__(
         self,
         channels: int = 1,
