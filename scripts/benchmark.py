@@ -1,11 +1,12 @@
 """Both recipes through ganmnist, everything switched on, against the loop most people write.
 
-    python scripts/benchmark.py [--repeats 5] [--out docs/benchmarks.json]
+    python scripts/benchmark.py [--repeats 5] [--out docs/benchmarks.json] [CASE ...]
 
 The plain loop has the same networks, batch size and order of updates: a DataLoader over
 torchvision's MNIST with ToTensor and Normalize, eager float32, standard Adam, losses read every
-step. Contenders take turns, and what counts is the ratio within one turn, because the speed of a
-shared machine drifts. Timed is training alone: no imports, no loading of files.
+step. Contenders take turns, ganmnist also in bfloat16, and what counts is the ratio within one
+turn, because the speed of a shared machine drifts. Timed is training alone, with its pictures,
+metrics and checkpoints: no imports, no loading of files.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ import json
 import os
 import platform
 import shlex
-import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from datetime import date
 from itertools import chain, repeat
 from pathlib import Path
@@ -39,7 +40,19 @@ from ganmnist.duel import Sample
 from ganmnist.paths import conf_dir
 from ganmnist.train import build
 
-RECIPES = {"paper_dcgan": 1, "report_mlp": 5}  # and the epochs of one turn
+# The settings of each, and the epochs of one turn.
+CASES = {
+    "paper_dcgan": (["experiment=paper_dcgan"], 1),
+    "report_mlp": (["experiment=report_mlp"], 5),
+    "report_mlp_wide": (
+        [
+            "experiment=report_mlp",
+            "model.generator.widths=[256,512,1024]",
+            "model.discriminator.widths=[1024,512,256]",
+        ],
+        2,
+    ),
+}
 
 
 class Stopwatch(Callback):
@@ -52,10 +65,10 @@ class Stopwatch(Callback):
         self.seconds = time.perf_counter() - self.start
 
 
-def ours(recipe: str, epochs: int, root: str) -> float:
+def ours(settings: Sequence[str]) -> float:
     """Images/s of ganmnist."""
     with tempfile.TemporaryDirectory() as folder:
-        config = configuration(recipe, epochs, root, folder)
+        config = configuration([*settings, f"folder={folder}"])
         trainer, gan, data = build(config)
         stopwatch = Stopwatch()
         trainer.callbacks.append(stopwatch)  # type: ignore[attr-defined]
@@ -63,9 +76,9 @@ def ours(recipe: str, epochs: int, root: str) -> float:
         return gan.batches_seen * config.batch_size / stopwatch.seconds
 
 
-def plain(recipe: str, epochs: int, root: str) -> float:
+def plain(settings: Sequence[str]) -> float:
     """Images/s of the plain loop."""
-    config = configuration(recipe, epochs, root, "unused")
+    config = configuration(settings)
     torch.manual_seed(config.seed)
     generator = instantiate(config.model.generator)
     discriminator = instantiate(config.model.discriminator)
@@ -73,7 +86,7 @@ def plain(recipe: str, epochs: int, root: str) -> float:
     d_optimizer = torch.optim.Adam(discriminator.parameters(), config.lr, betas)
     g_optimizer = torch.optim.Adam(generator.parameters(), config.lr, betas)
     transform = transforms.Compose([transforms.ToTensor(), transforms.Normalize(0.5, 0.5)])
-    mnist = datasets.MNIST(root, transform=transform)
+    mnist = datasets.MNIST(config.data.root, transform=transform)
     loader = DataLoader(mnist, config.batch_size, shuffle=True, drop_last=True)
 
     def loss(x: Tensor, target: float) -> Tensor:
@@ -85,7 +98,7 @@ def plain(recipe: str, epochs: int, root: str) -> float:
 
     losses = []
     start = time.perf_counter()
-    for real, _ in chain.from_iterable(repeat(loader, epochs)):
+    for real, _ in chain.from_iterable(repeat(loader, config.epochs)):
         fake = generator(torch.randn(len(real), config.latent_dim))
         d_optimizer.zero_grad()
         d_loss = loss(real, 1.0) + loss(fake.detach(), 0.0)
@@ -102,42 +115,48 @@ def plain(recipe: str, epochs: int, root: str) -> float:
     return len(losses) * config.batch_size / (time.perf_counter() - start)
 
 
-def configuration(recipe: str, epochs: int, root: str, folder: str) -> DictConfig:
-    overrides = [f"epochs={epochs}", "data=mnist", f"data.root={root}", "trainer=cpu"]
+def configuration(settings: Sequence[str]) -> DictConfig:
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        return compose("train", [f"experiment={recipe}", f"folder={folder}", *overrides])
+        return compose("train", list(settings))
 
 
-def measure(recipe: str, epochs: int, repeats: int, root: str) -> dict[str, object]:
-    turns = []
+def measure(case: str, repeats: int, root: str) -> dict[str, object]:
+    settings, epochs = CASES[case]
+    settings = [*settings, f"epochs={epochs}", "data=mnist", f"data.root={root}", "trainer=cpu"]
+    speeds: dict[str, list[float]] = {"float32": [], "plain": [], "bfloat16": []}
     for turn in range(repeats):
-        a, b = ours(recipe, epochs, root), plain(recipe, epochs, root)
-        print(f"{recipe} turn {turn + 1}: ganmnist {a:.0f}, plain {b:.0f} images/s", flush=True)
-        turns.append((a, b))
-    ratios = [a / b for a, b in turns]
-    return {
-        "epochs": epochs,
-        "images_per_s": {"ganmnist": [t[0] for t in turns], "plain": [t[1] for t in turns]},
-        "ratio": {"median": median(ratios), "lowest": min(ratios), "highest": max(ratios)},
-    }
+        speeds["float32"].append(ours(settings))
+        speeds["plain"].append(plain(settings))
+        speeds["bfloat16"].append(ours([*settings, "trainer.precision=bf16-mixed"]))
+        said = ", ".join(f"{name} {values[-1]:.0f}" for name, values in speeds.items())
+        print(f"{case} turn {turn + 1}: {said} images/s", flush=True)
+    report: dict[str, object] = {"command": shlex.join(settings), "images_per_s": speeds}
+    for name in ("float32", "bfloat16"):
+        ratios = [a / b for a, b in zip(speeds[name], speeds["plain"], strict=True)]
+        spread = {"median": median(ratios), "lowest": min(ratios), "highest": max(ratios)}
+        report[f"{name}_over_plain"] = {key: round(value, 2) for key, value in spread.items()}
+    return report
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("cases", nargs="*", default=[*CASES], help=", ".join(CASES))
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--root", default=os.environ.get("GANMNIST_DATA", "data"))
     parser.add_argument("--out", type=Path, default=Path("docs/benchmarks.json"))
-    arguments = parser.parse_args()
+    asked = parser.parse_args()
+    if unknown := {*asked.cases} - CASES.keys():
+        parser.error(f"no case {', '.join(unknown)}; there are {', '.join(CASES)}")
 
     cli.setup()
     report: dict[str, object] = {
-        "command": shlex.join(["python", *sys.argv]),
+        "command": f"python scripts/benchmark.py --repeats {asked.repeats}",
         "date": date.today().isoformat(),
         "machine": f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}",
     }
-    for recipe, epochs in RECIPES.items():
-        report[recipe] = measure(recipe, epochs, arguments.repeats, arguments.root)
-    arguments.out.write_text(json.dumps(report, indent=2) + "\n")
+    for case in asked.cases:
+        report[case] = measure(case, asked.repeats, asked.root)
+    asked.out.write_text(json.dumps(report, indent=2) + "\n")
 
 
 if __name__ == "__main__":

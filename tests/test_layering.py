@@ -146,4 +146,4 @@ def test_what_answers_mistakes_does_not_wait_for_torch(module: str) -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = set(done.stdout.split())
     assert module in loaded
-    assert not loaded & {"torch", "torchvision", "lightning", "sklearn", "matplotlib"}
+    assert not loaded & {"torch", "torchvision", "lightning", "matplotlib"}

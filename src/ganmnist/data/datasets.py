@@ -239,7 +239,7 @@ class StackedMNIST(MNIST):
 
 
 class Digits(DataSet):
-    """scikit-learn's 1,797 digits, redrawn as 60,000 and 297 images like MNIST's: no download.
+    """UCI's 1,797 digits, redrawn as 60,000 and 297 images like MNIST's: no download.
 
     Drawn once (3 s on two cores) and kept in root/digits. Where that cannot be written, every
     process draws its own.

@@ -1,4 +1,8 @@
-"""Stand-in for MNIST that needs no download: scikit-learn's 8x8 digits, redrawn as pen strokes.
+"""Stand-in for MNIST that needs no download: real 8x8 digits, redrawn as pen strokes.
+
+The originals in digits.npz are the test part of Optical Recognition of Handwritten Digits,
+E. Alpaydin and C. Kaynak, UCI Machine Learning Repository (1998), doi 10.24432/C50P49, CC BY 4.0.
+The same 13 people wrote all of them.
 
 Each of the 8x8 values counts the ink in a 4x4 block of a scanned 32x32 bitmap, so enlarging them is
 an inverse problem. With u the bicubic enlargement, s a steep sigmoid and P the mean over blocks,
@@ -11,7 +15,9 @@ by small affine and elastic distortions. All of it is a function of `VERSION` al
 """
 
 from math import radians
+from pathlib import Path
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
@@ -35,9 +41,6 @@ def build(copies: int) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
         (x, y) of the training part and of the test part: x (N, 1, 28, 28) uint8, white on black,
         y (N,) int64. Training images are ordered copy by copy: the first 1,500 are the undistorted
         originals, image i + 1500 k shows original i again, and fewer copies are a prefix of more.
-
-    Source: E. Alpaydin and C. Kaynak, Optical Recognition of Handwritten Digits (UCI, 1998), as
-    shipped in scikit-learn. The same 13 people wrote both parts.
     """
     counts, labels = _originals()
     field = _fit(_stroke(counts))
@@ -52,13 +55,9 @@ def build(copies: int) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
 
 def _originals() -> tuple[Tensor, Tensor]:
     """The scanned digits (1797, 1, 8, 8) in [0, 1], 1 = all ink, and their labels (1797,)."""
-    from sklearn.datasets import load_digits  # a second to import, and only this set needs it
-
-    digits = load_digits()
-    return (
-        torch.from_numpy(digits.images).float().div(16).unsqueeze(1),
-        torch.from_numpy(digits.target).long(),
-    )
+    with np.load(Path(__file__).with_name("digits.npz"), allow_pickle=False) as file:
+        counts, labels = torch.from_numpy(file["images"]), torch.from_numpy(file["labels"])
+    return counts.float().div(16).unsqueeze(1), labels.long()
 
 
 def _split(labels: Tensor, rng: Generator) -> tuple[Tensor, Tensor]:
