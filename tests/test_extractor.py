@@ -12,7 +12,7 @@ from torch import nn
 
 from ganmnist.data import MNIST, DataModule, Digits, FashionMNIST
 from ganmnist.errors import UserError
-from ganmnist.metrics import FID, Evaluator, Extractor
+from ganmnist.metrics import FID, Evaluator, Extractor, Real
 from ganmnist.metrics.classifier import Classifier, accuracy, fit
 from ganmnist.metrics.extractor import SHIPPED, cached_path, classifier_path, save
 from ganmnist.pixels import to_unit_range
@@ -162,3 +162,15 @@ def test_fit_learns_and_is_a_function_of_its_seed(digits: DataModule) -> None:
     assert changed(snapshot(one), snapshot(other)) == set()
     assert not one.training
     assert accuracy(one, to_unit_range(digits.test.x), digits.test.y) > 0.8
+
+
+def test_a_sweep_looks_at_real_images_once(digits: DataModule) -> None:
+    def real(n: int) -> Real:
+        evaluator = Evaluator({"fid": FID()}, n=n, val_n=120)
+        evaluator.prepare(digits)
+        return evaluator.real
+
+    first, same, more = real(150), real(150), real(250)
+    assert same is first
+    assert more is not first
+    assert len(more.validation.features) == 250
