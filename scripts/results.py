@@ -8,6 +8,7 @@ Each RUN is a folder under logs/; what it came to is copied to docs/results/ fir
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
@@ -45,8 +46,8 @@ steps of D. Missing rows have not been run: `python scripts/compare.py objective
 ADDITIONS = """
 ## Penalties and stabilisers on the same budget
 
-One of them at a time, as it comes, added to `objective=bce_logits` of the table above:
-`python scripts/compare.py additions`.
+One of them at a time, as it comes, added to `objective=bce_logits` of the table above, one seed:
+differences below 1, that row's own spread, mean nothing. `python scripts/compare.py additions`.
 """
 STACKED = """
 ## Stacked MNIST
@@ -159,16 +160,23 @@ def recipes(results: Sequence[Result]) -> str:
 
 
 def compared(first: str, results: Sequence[Result]) -> str:
+    """The lowest `fid` first; what diverged with every seed comes last."""
     figures_of = ("best `fid`", "last `fid`", "precision", "coverage", "seconds")
     titles = (first, "seeds", *figures_of, "seed 0 draws")
     rows = []
-    for task, runs in by_task(results).items():
+    for task, runs in sorted(by_task(results).items(), key=lambda item: best_fid(item[1])):
         figures = [("best", "fid"), ("final", "fid"), ("final", "precision"), ("final", "coverage")]
         kept = finished(runs)
         cells = [spread(figure(run, *which) for run in kept) for which in figures]
         name = task.partition("_")[2]
         rows.append([f"`{name}`", seeds(runs), *cells, seconds(kept), picture(task)])
     return table(titles, rows)
+
+
+def best_fid(results: Sequence[Result]) -> float:
+    """Its mean over the runs that did not diverge."""
+    known = [figure(result, "best", "fid") for result in finished(results)]
+    return mean(value for value in known if value is not None) if any(known) else math.inf
 
 
 def objectives(results: Sequence[Result]) -> str:
