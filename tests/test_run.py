@@ -238,6 +238,16 @@ def test_summary_has_the_figures_of_the_last_and_the_best(run: Path) -> None:
         assert sum(histogram) == pytest.approx(1)
 
 
+def test_training_ends_once_it_is_good_enough(start: Start, runs: Path) -> None:
+    start("enough", "epochs=5", "callbacks.evaluation.target=1e6")
+    summary = read(runs / "enough/summary.json")
+    assert (summary["status"], summary["epochs"]) == ("finished", 1)
+    assert summary["metrics"]["final"]["epoch"] == 1
+    assert [path.name for path in (runs / "enough/samples").glob("epoch_*")] == ["epoch_001.png"]
+    start("enough", f"resume={runs / 'enough'}", "epochs=5", "callbacks.evaluation.target=0")
+    assert read(runs / "enough/summary.json")["epochs"] == 5
+
+
 def test_env_names_the_data_that_were_used(run: Path, digits_root: Path) -> None:
     environment = read(run / "env.json")
     digits = Digits(digits_root)

@@ -38,6 +38,7 @@ class Evaluation(Callback):
         every_epochs: None is about ten times a run, and always at its end.
         monitor: a figure of the evaluator's validation, such as val_fid or val_fid_ema, without the
             prefix of the data.
+        target: training ends once `monitor` is as low as this; None is no end.
         neighbours: draw samples/neighbours.png.
     """
 
@@ -47,12 +48,14 @@ class Evaluation(Callback):
         evaluator: Evaluator,
         every_epochs: int | None = None,
         monitor: str = "val_fid",
+        target: float | None = None,
         neighbours: bool = True,
     ) -> None:
         self.folder = Path(folder)
         self.evaluator = evaluator
         self.every_epochs = every_epochs
         self.monitor = monitor
+        self.target = target
         self.neighbours = neighbours
         self.lowest = math.inf
         self.summary: dict[str, Any] = {}
@@ -91,6 +94,9 @@ class Evaluation(Callback):
         value = self.validate(trainer, gan, epoch) if trainer.is_global_zero else math.inf
         spent = self.summary.get("validation_seconds", 0.0) + perf_counter() - began
         self.summary["validation_seconds"] = round(spent, 2)
+        if self.target is not None and trainer.strategy.broadcast(value <= self.target):
+            log.info("%s has come to callbacks.evaluation.target=%g", self.monitor, self.target)
+            trainer.should_stop = True
         if trainer.strategy.broadcast(value < self.lowest):
             saved = save_checkpoint(trainer, self.folder / "checkpoints/best.ckpt")
             if saved and trainer.is_global_zero:
