@@ -122,7 +122,8 @@ def configuration(settings: Sequence[str]) -> DictConfig:
 
 def measure(case: str, repeats: int, root: str) -> dict[str, object]:
     settings, epochs = CASES[case]
-    settings = [*settings, f"epochs={epochs}", "data=mnist", f"data.root={root}", "trainer=cpu"]
+    shown = shlex.join([*settings, f"epochs={epochs}", "trainer=cpu"])
+    settings = [*shlex.split(shown), "data=mnist", f"data.root={root}"]
     speeds: dict[str, list[float]] = {"float32": [], "plain": [], "bfloat16": []}
     for turn in range(repeats):
         speeds["float32"].append(ours(settings))
@@ -130,7 +131,7 @@ def measure(case: str, repeats: int, root: str) -> dict[str, object]:
         speeds["bfloat16"].append(ours([*settings, "trainer.precision=bf16-mixed"]))
         said = ", ".join(f"{name} {values[-1]:.0f}" for name, values in speeds.items())
         print(f"{case} turn {turn + 1}: {said} images/s", flush=True)
-    report: dict[str, object] = {"command": shlex.join(settings), "images_per_s": speeds}
+    report: dict[str, object] = {"settings": shown, "images_per_s": speeds}
     for name in ("float32", "bfloat16"):
         ratios = [a / b for a, b in zip(speeds[name], speeds["plain"], strict=True)]
         spread = {"median": median(ratios), "lowest": min(ratios), "highest": max(ratios)}
@@ -149,14 +150,15 @@ def main() -> None:
         parser.error(f"no case {', '.join(unknown)}; there are {', '.join(CASES)}")
 
     cli.setup()
-    report: dict[str, object] = {
-        "command": f"python scripts/benchmark.py --repeats {asked.repeats}",
-        "date": date.today().isoformat(),
-        "machine": f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}",
-    }
+    results = json.loads(asked.out.read_text()) if asked.out.exists() else {}
     for case in asked.cases:
-        report[case] = measure(case, asked.repeats, asked.root)
-    asked.out.write_text(json.dumps(report, indent=2) + "\n")
+        results[case] = {
+            "command": f"python scripts/benchmark.py {case} --repeats {asked.repeats}",
+            "date": date.today().isoformat(),
+            "machine": f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}",
+            **measure(case, asked.repeats, asked.root),
+        }
+        asked.out.write_text(json.dumps(results, indent=2) + "\n")
 
 
 if __name__ == "__main__":
