@@ -122,8 +122,8 @@ def configuration(settings: Sequence[str]) -> DictConfig:
 
 def measure(case: str, repeats: int, root: str) -> dict[str, object]:
     settings, epochs = CASES[case]
-    shown = shlex.join([*settings, f"epochs={epochs}", "trainer=cpu"])
-    settings = [*shlex.split(shown), "data=mnist", f"data.root={root}"]
+    shown = [*settings, f"epochs={epochs}", "trainer=cpu"]
+    settings = [*shown, "data=mnist", f"data.root={root}"]
     speeds: dict[str, list[float]] = {"float32": [], "plain": [], "bfloat16": []}
     for turn in range(repeats):
         speeds["float32"].append(ours(settings))
@@ -131,7 +131,7 @@ def measure(case: str, repeats: int, root: str) -> dict[str, object]:
         speeds["bfloat16"].append(ours([*settings, "trainer.precision=bf16-mixed"]))
         said = ", ".join(f"{name} {values[-1]:.0f}" for name, values in speeds.items())
         print(f"{case} turn {turn + 1}: {said} images/s", flush=True)
-    report: dict[str, object] = {"settings": shown, "images_per_s": speeds}
+    report: dict[str, object] = {"settings": shlex.join(shown), "images_per_s": speeds}
     for name in ("float32", "bfloat16"):
         ratios = [a / b for a, b in zip(speeds[name], speeds["plain"], strict=True)]
         spread = {"median": median(ratios), "lowest": min(ratios), "highest": max(ratios)}

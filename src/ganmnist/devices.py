@@ -112,8 +112,8 @@ def build_trainer(
 def hold_memory() -> None:
     """Tells glibc's malloc to keep what a step frees for the next; others are left as they are.
 
-    By default a tensor of more than 128 KiB may be mapped, cleared page by page and given back in
-    every step, a tenth of the time of a DCGAN's step on the CPU.
+    By default what lies at the top of the heap goes back to the system in every step, which then
+    clears it page by page when it is asked for again.
     """
     if platform.libc_ver()[0] == "glibc":
         libc = ctypes.CDLL(None)

@@ -83,7 +83,7 @@ class Duel:
     def both(self) -> tuple[Tensor, ...]:
         """Features of the real and of the fake side, of one pass."""
         slots = zip(self.real, self.fake, strict=True)
-        sample = Sample(*(a if a is None or b is None else torch.cat([a, b]) for a, b in slots))
+        sample = Sample(*(None if a is None or b is None else torch.cat([a, b]) for a, b in slots))
         return self.discriminator.features(sample).chunk(2)
 
     def part(self, name: str, value: Tensor) -> Tensor:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from ganmnist.gan import GAN
 
 
-# The real images of the last evaluator, for the next job of a sweep: half a minute on two cores.
+# The real images of the last evaluator, for the next job of a sweep.
 LOOKED_AT: dict[tuple[Any, ...], Real] = {}
 
 

@@ -59,7 +59,7 @@ class Generator(nn.Module):
 class Opening(nn.ConvTranspose2d):
     """The transposed convolution of 1x1 pictures, as the matrix product that it is.
 
-    Equal up to rounding, and a CPU's convolutions would take several times as long.
+    Equal up to rounding, and faster on a CPU.
     """
 
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
