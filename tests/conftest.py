@@ -14,7 +14,7 @@ from launch import BRIEF
 from omegaconf import DictConfig
 from torch import Tensor, nn
 
-from ganmnist import cli
+from ganmnist import cli, resume
 from ganmnist.callbacks.checkpoint import WholeFiles
 from ganmnist.data import Auto, DataModule, DataSet, Digits, Images
 from ganmnist.duel import Duel, Player, Sample
@@ -30,10 +30,11 @@ CHECKOUT = Path(__file__).parents[1]
 
 @pytest.fixture(autouse=True)
 def alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No test sees another's random numbers or what `data=auto` came to in it."""
+    """No test sees another's random numbers, what `data=auto` came to in it or what it resumed."""
     torch.manual_seed(0)
-    monkeypatch.setenv(Auto.decision, "")  # noted even where unset, and so undone afterwards
-    monkeypatch.delenv(Auto.decision)
+    for name in (Auto.decision, resume.ALREADY):
+        monkeypatch.setenv(name, "")  # noted even where unset, and so undone afterwards
+        monkeypatch.delenv(name)
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from hydra.core.global_hydra import GlobalHydra
 
-from ganmnist import resume, train
+from ganmnist import train
 
 # A protocol that takes moments; figures of so few images mean nothing.
 BRIEFLY_MEASURED = ("metrics.n=100", "metrics.val_n=100")
@@ -26,9 +26,7 @@ def launch(*arguments: str) -> None:
     GlobalHydra.instance().clear()
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sys, "argv", ["train", *arguments])
-        for name in ("HYDRA_FULL_ERROR", resume.ALREADY):
-            patch.setenv(name, "1")  # undoes what the command sets
-        patch.delenv(resume.ALREADY)
+        patch.setenv("HYDRA_FULL_ERROR", "1")  # undone afterwards
         try:
             train.main()
         finally:

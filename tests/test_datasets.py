@@ -121,13 +121,6 @@ def mirror(monkeypatch: pytest.MonkeyPatch, tiny: dict[str, bytes]) -> Mirror:
     return mirror
 
 
-@pytest.fixture
-def undecided(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No decision of Auto's in the environment, neither before the test nor after it."""
-    monkeypatch.setenv(Auto.decision, "")
-    monkeypatch.delenv(Auto.decision)
-
-
 @pytest.fixture(scope="module")
 def drawn() -> tuple[Images, Images]:
     """The digits with two copies of each original."""
@@ -653,7 +646,7 @@ def test_no_copies_are_refused(tmp_path: Path) -> None:
 
 
 def test_auto_takes_mnist_where_it_is(
-    tmp_path: Path, tiny: dict[str, bytes], undecided: None, caplog: pytest.LogCaptureFixture
+    tmp_path: Path, tiny: dict[str, bytes], caplog: pytest.LogCaptureFixture
 ) -> None:
     put(tmp_path, tiny)
     auto = Auto(tmp_path, channels=3)
@@ -668,13 +661,13 @@ def test_auto_takes_mnist_where_it_is(
     assert not caplog.records
 
 
-def test_auto_fetches_mnist_where_it_can(tmp_path: Path, undecided: None, mirror: Mirror) -> None:
+def test_auto_fetches_mnist_where_it_can(tmp_path: Path, mirror: Mirror) -> None:
     assert Auto(tmp_path).name == "MNIST"
     assert mirror.downloads == 1
 
 
 def test_auto_falls_back_to_digits_and_says_so_once(
-    tmp_path: Path, undecided: None, offline: list[str], caplog: pytest.LogCaptureFixture
+    tmp_path: Path, offline: list[str], caplog: pytest.LogCaptureFixture
 ) -> None:
     auto = Auto(tmp_path)
     assert isinstance(auto.resolve(), Digits)
@@ -708,7 +701,7 @@ def test_auto_loads_what_it_decided(
 
 
 def test_auto_never_hides_a_wrong_file(
-    tmp_path: Path, tiny: dict[str, bytes], undecided: None, offline: list[str]
+    tmp_path: Path, tiny: dict[str, bytes], offline: list[str]
 ) -> None:
     put(tmp_path, {TEST_Y: altered(tiny[TEST_Y])})
     with pytest.raises(UserError, match="its MD5 is") as error:
@@ -719,7 +712,7 @@ def test_auto_never_hides_a_wrong_file(
 
 
 def test_auto_decides_for_each_folder(
-    tmp_path: Path, tiny: dict[str, bytes], undecided: None, offline: list[str]
+    tmp_path: Path, tiny: dict[str, bytes], offline: list[str]
 ) -> None:
     put(tmp_path / "full", tiny)
     assert Auto(tmp_path / "empty").name == "digits"

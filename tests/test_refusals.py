@@ -26,7 +26,7 @@ from hydra.core.global_hydra import GlobalHydra
 from launch import BRIEFLY_MEASURED
 
 from ganmnist import resume
-from ganmnist.data import Auto, datasets
+from ganmnist.data import datasets
 from ganmnist.train import train
 
 RING = "data=ring8 data.n=500"
@@ -325,9 +325,7 @@ def here(
     monkeypatch.chdir(place)
     monkeypatch.syspath_prepend(place)  # as with python -m
     monkeypatch.setattr(datasets, "unreachable", lambda urls: "no network in this test")
-    for name in (resume.ALREADY, "HYDRA_FULL_ERROR", Auto.decision):
-        monkeypatch.setenv(name, "1")  # undoes what the command sets
-        monkeypatch.delenv(name)
+    monkeypatch.setenv("HYDRA_FULL_ERROR", "1")  # undone afterwards
     root = logging.getLogger()
     handlers, level = root.handlers[:], root.level
 

@@ -170,7 +170,6 @@ def test_an_epoch_that_was_broken_off_at_its_end_ends_again(tmp_path: Path) -> N
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """What a run leaves that somebody has killed."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv(resume.ALREADY, raising=False)
     run = tmp_path / "logs/a/first"
     for part in (".hydra", "checkpoints"):
         (run / part).mkdir(parents=True)
@@ -335,7 +334,6 @@ def two(
     originals: Path, tmp_path: Path, data_root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> tuple[Path, Path]:
     """A run, and one that was broken off within its second epoch."""
-    monkeypatch.delenv(resume.ALREADY, raising=False)
     shutil.copytree(originals, tmp_path, dirs_exist_ok=True)
     return tmp_path / "straight", tmp_path / "broken"
 

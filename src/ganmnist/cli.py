@@ -87,6 +87,8 @@ def run(task: Callable[[DictConfig], Any], config_name: str) -> None:
             f"{error.filename or 'The disk'}: {error.strerror}, so that nothing can be written "
             "there. Choose another folder, hydra.run.dir=..., or make room."
         )
+    finally:
+        os.environ.pop(resume.ALREADY, None)  # of this run, not of what its program starts next
 
 
 def without_traces(hook: Callable[[Any], object]) -> Callable[[Any], object]:
