@@ -1,12 +1,14 @@
-"""The loss plot, whatever the losses are."""
+"""The loss plot, whatever the losses are, and the pictures of a run, however long it is."""
 
 import math
+from array import array
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from ganmnist.images import Spread
 from ganmnist.plots import limits, plot_losses, smooth
 
 
@@ -39,7 +41,7 @@ def test_losses_that_are_not_numbers_are_left_out(
     d: list[float], g: list[float], tmp_path: Path
 ) -> None:
     batches = {
-        f"train/{player}/loss": dict(enumerate(values, start=1))
+        f"train/{player}/loss": array("d", [x for pair in enumerate(values, 1) for x in pair])
         for player, values in (("d", d), ("g", g))
     }
     epochs = {"epoch/d/loss": [1.0, math.nan], "epoch/g/loss": [math.nan] * 2}
@@ -47,3 +49,18 @@ def test_losses_that_are_not_numbers_are_left_out(
     with Image.open(tmp_path / "losses.png") as picture:
         picture.load()
     assert [path.name for path in tmp_path.iterdir()] == ["losses.png"]
+
+
+@pytest.mark.parametrize("count", [0, 1, 5, 9, 11, 100, 1000])
+def test_a_spread_holds_few_of_many_and_shows_the_first_and_the_newest(count: int) -> None:
+    spread: Spread[int] = Spread(5)
+    for item in range(count):
+        spread.add(item)
+        assert len(spread.kept) <= 10
+    shown = spread.items()
+    assert len(shown) == min(count, 5)
+    assert shown == sorted(set(shown))
+    if count:
+        assert (shown[0], shown[-1], spread.seen) == (0, count - 1, count)
+    gaps = np.diff(shown)
+    assert len(gaps) == 0 or gaps.max() <= 2 * max(1, count / 4)  # evenly, as far as they are kept

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -12,6 +13,8 @@ from torch import Tensor
 from ganmnist.errors import UserError
 from ganmnist.files import whole
 from ganmnist.pixels import to_bytes
+
+T = TypeVar("T")
 
 SCALE = 2  # screen pixels per image pixel
 GAP = 2  # screen pixels between images
@@ -85,6 +88,32 @@ def thin(items: Sequence, most: int) -> list:
     if len(items) <= most:
         return list(items)
     return [items[round(i * (len(items) - 1) / (most - 1))] for i in range(most)]
+
+
+class Spread(Generic[T]):
+    """Evenly spread items of a sequence that grows: twice as many as are asked for, at most."""
+
+    def __init__(self, most: int) -> None:
+        self.most = most
+        self.kept: list[T] = []  # every `stride`-th
+        self.stride = 1
+        self.seen = 0
+
+    def add(self, item: T) -> None:
+        if self.seen % self.stride == 0:
+            self.kept.append(item)
+        self.seen += 1
+        self.newest = item
+        if len(self.kept) > 2 * self.most:
+            self.kept = self.kept[::2]
+            self.stride *= 2
+
+    def items(self) -> list[T]:
+        """At most `most`, the first and the newest among them."""
+        if not self.kept:
+            return []
+        newest = [] if self.kept[-1] is self.newest else [self.newest]
+        return thin([*self.kept, *newest], self.most)
 
 
 def read(path: Path) -> Image.Image:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from io import BytesIO
@@ -55,15 +56,15 @@ def limits(values: np.ndarray) -> tuple[float, float]:
 
 def plot_losses(
     path: Path,
-    per_batch: Mapping[str, Mapping[int, float]],
+    per_batch: Mapping[str, array[float]],
     per_epoch: Mapping[str, Sequence[float]],
     equilibrium: tuple[float | None, float | None],
     title: str,
 ) -> None:
     """Both players' losses, every batch with its running mean above, epoch means below.
 
-    `per_batch` maps batches seen to values, which may be some batches only; what is not finite is
-    left out. The dashed lines are the losses at the game's equilibrium, where it has one.
+    `per_batch` has batches seen and values in turn, which may be of some batches only; what is not
+    finite is left out. The dashed lines are the losses at the game's equilibrium, where it has one.
     A rising generator loss means that D is winning, not that the images get better.
     """
     from matplotlib.figure import Figure
@@ -74,7 +75,7 @@ def plot_losses(
     shown: list[np.ndarray] = []
 
     for i, (player, name, colour) in enumerate(players):
-        steps, values = np.array([*per_batch[f"train/{name}"].items()]).reshape(-1, 2).T
+        steps, values = np.array(per_batch[f"train/{name}"]).reshape(-1, 2).T
         steps, values = steps[np.isfinite(values)], values[np.isfinite(values)]
         shown.append(values)
         upper.plot(steps, values, color=colour, alpha=0.15, linewidth=0.5)

@@ -46,12 +46,8 @@ class Samples(Callback):
         self.every = every
         self.count = count
         self.columns = math.isqrt(count)
-        self.most_frames = most_frames
-        self.most_rows = most_rows
-        self.frames: list[Image.Image] = []  # every `stride`-th so far
-        self.stride = 1
-        self.drawn = 0
-        self.strips: list[tuple[str, Image.Image]] = []
+        self.frames: images.Spread[Image.Image] = images.Spread(most_frames)
+        self.strips: images.Spread[tuple[str, Image.Image]] = images.Spread(most_rows)
         self.real: Tensor | None = None  # the newest real batch
         self.active = False  # until training starts: what fails before that has no pictures
 
@@ -65,7 +61,7 @@ class Samples(Callback):
         else:
             untrained = self.draw(gan, gan.sample(*self.latents), "untrained")
             self.save(untrained, "fake_000000.png")
-            self.add_frame(untrained)
+            self.frames.add(images.indexed(untrained))
         self.active = True
 
     def remember(self, gan: GAN) -> None:
@@ -75,8 +71,9 @@ class Samples(Callback):
         frames = {n * an_epoch: picture for n, picture in epochs.items()}
         frames |= self.saved("fake", gan.batches_seen)
         for _, picture in sorted(frames.items()):
-            self.add_frame(picture)
-        self.strips = [(f"epoch {n}", self.strip(picture)) for n, picture in epochs.items()]
+            self.frames.add(images.indexed(picture))
+        for n, picture in epochs.items():
+            self.strips.add((f"epoch {n}", self.strip(picture)))
 
     def saved(self, kind: str, last: int) -> dict[int, Image.Image]:
         """The pictures KIND_NUMBER.png up to a number, in order."""
@@ -102,7 +99,7 @@ class Samples(Callback):
         self.save(self.draw_real(self.real, f"real, {at}"), f"real_{name}")
         fake = self.draw(gan, gan.sample(*self.latents), at)
         self.save(fake, f"fake_{name}")
-        self.add_frame(fake)
+        self.frames.add(images.indexed(fake))
 
     def on_train_epoch_end(self, trainer: L.Trainer, gan: GAN) -> None:
         if not self.active:
@@ -112,8 +109,8 @@ class Samples(Callback):
         picture = self.draw(gan, x, f"epoch {epoch}")
         self.save(picture, f"epoch_{epoch:03d}.png")
         if gan.batches_seen % self.every:
-            self.add_frame(picture)
-        self.strips.append((f"epoch {epoch}", self.strip(picture)))
+            self.frames.add(images.indexed(picture))
+        self.strips.add((f"epoch {epoch}", self.strip(picture)))
         for logger in trainer.loggers:
             if hasattr(logger, "log_image"):
                 logger.log_image("samples/generated", [picture], step=gan.batches_seen)
@@ -136,17 +133,6 @@ class Samples(Callback):
         for logger in trainer.loggers:
             if hasattr(logger, "log_animation") and path.exists():
                 logger.log_animation("samples/progress", path, step=gan.batches_seen)
-
-    def add_frame(self, frame: Image.Image) -> None:
-        """Keeps at most twice the frames that are shown, evenly spread, however long the run."""
-        frame = images.indexed(frame)
-        if self.drawn % self.stride == 0:
-            self.frames.append(frame)
-        self.drawn += 1
-        self.newest = frame
-        if len(self.frames) > 2 * self.most_frames:
-            self.frames = self.frames[::2]
-            self.stride *= 2
 
     # What other data than images draw in their own way.
 
@@ -175,12 +161,10 @@ class Samples(Callback):
     def assemble(self) -> Path:
         """Writes the animation and the film of what there is; returns the animation's path."""
         path = self.folder / "progress.gif"
-        if self.frames:  # a run that goes on may find none
-            newest = [] if self.frames[-1] is self.newest else [self.newest]
-            images.save_gif(images.thin([*self.frames, *newest], self.most_frames), path)
-        if self.strips:
-            strips = images.thin(self.strips, self.most_rows)
-            some = "" if len(strips) == len(self.strips) else f", {len(strips)} of them shown"
+        if frames := self.frames.items():  # a run that goes on may find none
+            images.save_gif(frames, path)
+        if strips := self.strips.items():
+            some = f", {len(strips)} of them shown" if len(strips) < self.strips.seen else ""
             caption = f"{self.data}, the same latents after each epoch{some}"
             film = images.film(strips, caption)
             images.save(film, self.folder / "epochs.png")

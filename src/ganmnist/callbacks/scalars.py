@@ -6,8 +6,10 @@ a window at a time in one transfer, because a fetch after every batch would make
 
 from __future__ import annotations
 
+import gc
 import logging
 import math
+from array import array
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -44,15 +46,15 @@ class Scalars(Callback):
         self.folder = Path(folder)
         self.log_every = log_every
         self.print_every = print_every
-        self.per_batch: dict[str, dict[int, float]] = defaultdict(dict)
+        self.per_batch: dict[str, array[float]] = defaultdict(lambda: array("d"))
         self.per_epoch: dict[str, list[float]] = defaultdict(list)
         self.epoch_rows: list[Row] = []
         self.images = 0
         self.since = perf_counter()
-        self.drawn = -math.inf
+        self.drawn = perf_counter()
 
     def on_train_start(self, trainer: L.Trainer, gan: GAN) -> None:
-        self.since = perf_counter()
+        self.since = self.drawn = perf_counter()
         if gan.batches_seen:
             for logger in trainer.loggers:
                 if hasattr(logger, "rewind"):
@@ -108,6 +110,7 @@ class Scalars(Callback):
         self.show(trainer, rows)
         if perf_counter() - self.drawn > REDRAW:
             self.draw(trainer, gan)
+            gc.collect()  # a figure is one knot of cycles, and those of a long run would pile up
 
     def on_train_end(self, trainer: L.Trainer, gan: GAN) -> None:
         self.draw(trainer, gan)
@@ -147,7 +150,7 @@ class Scalars(Callback):
     def note(self, step: int, row: Row) -> None:
         for name in ("train/d/loss", "train/g/loss"):  # a player may sit a batch out
             if name in row:
-                self.per_batch[name][step] = row[name]
+                self.per_batch[name].extend((step, row[name]))
 
     def hand_on(self, trainer: L.Trainer, rows: dict[int, Row]) -> Row:
         """Gives rows to all loggers; returns the mean of what they measure."""
