@@ -50,7 +50,7 @@ def long(place: Path) -> dict[str, Any]:
     run = place / "run"
     process = subprocess.Popen([*LONG, f"hydra.run.dir={run}"], stdout=subprocess.DEVNULL)
     held = {}
-    for epoch in (1, 10, 50, EPOCHS):
+    for epoch in (1, 20, 50, EPOCHS):
         while not (run / f"samples/epoch_{epoch:03d}.png").exists():
             if process.poll() is not None:
                 raise SystemExit(f"the run ended with {process.returncode}")
