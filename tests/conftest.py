@@ -140,7 +140,7 @@ def fit(
         ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False
     )
     how: dict[str, Any] = {"accelerator": "cpu", "devices": 1, "plugins": [WholeFiles()]}
-    lightning = L.Trainer(max_epochs=epochs, **how, **quiet, **trainer)
+    lightning = L.Trainer(max_epochs=epochs, **{**how, **quiet, **trainer})
     lightning.fit(gan, datamodule=data, ckpt_path=ckpt_path, weights_only=True)
     return lightning
 

@@ -31,6 +31,7 @@ from ganmnist.pixels import to_bytes
 from ganmnist.rng import seed_device
 
 if TYPE_CHECKING:
+    from ganmnist.callbacks.graphs import Recorder
     from ganmnist.networks.base import Discriminator
 
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
@@ -120,6 +121,7 @@ class GAN(L.LightningModule):
         self.epoch_start = 0  # batches seen when the present epoch began
         self.epoch_over = False  # and all is done that follows its batches
         self.waiting: list[Sample] = []  # real batches that the next update will look at
+        self.recorder: Recorder | None = None  # plays the turns in this one's place
         # Scalars by clock, left on the device until a callback takes and empties them.
         self.history: dict[int, dict[str, Tensor]] = {}
 
@@ -186,7 +188,9 @@ class GAN(L.LightningModule):
             if len(self.waiting) == self.accumulate:
                 batches, self.waiting = self.waiting, []
                 self.tell_the_time()
-                self.play(batches)
+                (self.recorder or self).play(batches)
+                if self.answers and self.ema is not None:
+                    self.ema.update(self.generator, self.batches_seen)
 
     def tell_the_time(self) -> None:
         """Tells everything that changes over a run what time it is."""
@@ -205,8 +209,7 @@ class GAN(L.LightningModule):
 
     def play(self, batches: Sequence[Sample]) -> None:
         """D's update on real batches and, at every d_steps-th turn, G's answer."""
-        answers = self.turn % self.d_steps == 0
-        fakes = [self.make_fake(batch, answers and not self.fresh_fakes) for batch in batches]
+        fakes = [self.make_fake(batch, self.answers and not self.fresh_fakes) for batch in batches]
         duels = []
         for batch, (fake, z) in zip(batches, fakes, strict=True):
             with torch.no_grad():
@@ -215,7 +218,7 @@ class GAN(L.LightningModule):
             duels.append(Duel(self.discriminator, real, fake, self.at_once))
         self.update("d", duels)
 
-        for step in range(self.g_steps if answers else 0):
+        for step in range(self.g_steps if self.answers else 0):
             if step > 0 or self.fresh_fakes:
                 fakes = [self.make_fake(batch) for batch in batches]
             with frozen(self.parameters_of["d"]):
@@ -250,8 +253,6 @@ class GAN(L.LightningModule):
         if self.clip is not None:
             row["grad_norm"] = clip_grad_norm_(self.parameters_of[player], self.clip)
         optimizer.step()
-        if player == "g" and self.ema is not None:
-            self.ema.update(self.generator, self.batches_seen)
         # Autocast may keep low-precision copies of the weights, which are stale from here on.
         torch.clear_autocast_cache()
         if player == "d":
@@ -313,6 +314,11 @@ class GAN(L.LightningModule):
     def turn(self) -> int:
         """Updates of D until now."""
         return self.batches_seen // self.accumulate
+
+    @property
+    def answers(self) -> bool:
+        """Whether G answers in the present turn."""
+        return self.turn % self.d_steps == 0
 
     @property
     def batches_of_run(self) -> int:

@@ -1,7 +1,8 @@
-"""What watches a run and writes it down. Callbacks read the model and never change it."""
+"""What watches a run and writes it down; Graphs alone changes how it is played, not what."""
 
 from ganmnist.callbacks.checkpoint import LastCheckpoint
 from ganmnist.callbacks.evaluation import Evaluation
+from ganmnist.callbacks.graphs import Graphs
 from ganmnist.callbacks.health import Health
 from ganmnist.callbacks.interrupt import Interrupt
 from ganmnist.callbacks.plane import Plane
@@ -11,6 +12,7 @@ from ganmnist.callbacks.scalars import Scalars
 
 __all__ = [
     "Evaluation",
+    "Graphs",
     "Health",
     "Interrupt",
     "LastCheckpoint",

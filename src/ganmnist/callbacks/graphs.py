@@ -1,0 +1,180 @@
+"""A whole turn in one launch: both updates recorded once as a CUDA graph, then replayed.
+
+These networks are so small that a GPU waits for Python most of the time. A replay asks nothing of
+Python but to seed the generator and to copy the batch into place, and computes what the turn would
+have computed: dropout and latents too, since the seed is read when the graph runs.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import lightning as L
+import torch
+from lightning.pytorch.callbacks import Callback
+from torch import Tensor
+from torch.optim import Optimizer
+
+from ganmnist.duel import Sample
+from ganmnist.gan import GAN
+
+log = logging.getLogger(__name__)
+
+WARM_UP = 3  # turns of a kind before it is recorded: what is set up lazily has to be there
+MOST = 8  # kinds of turns
+
+
+class Graphs(Callback):
+    """Plays turns as CUDA graphs, or says in a line why not and leaves the training as it is."""
+
+    def on_train_start(self, trainer: L.Trainer, gan: GAN) -> None:
+        if reason := why_not(trainer):
+            log.info("No CUDA graphs: %s.", reason)
+        else:
+            gan.recorder = Recorder(gan, Stream(gan.device))
+
+    def teardown(self, trainer: L.Trainer, gan: GAN, stage: str) -> None:
+        gan.recorder = None
+
+
+def why_not(trainer: L.Trainer) -> str:
+    """Why a training cannot be recorded, empty if it can."""
+    if trainer.strategy.root_device.type != "cuda":
+        return f"the device is {trainer.strategy.root_device.type}"
+    if trainer.world_size > 1:
+        return f"{trainer.world_size} processes wait for each other"
+    if trainer.precision == "16-mixed":
+        return "trainer.precision=16-mixed looks at every gradient"
+    return ""
+
+
+class Recorder:
+    """Records each kind of turn on its first occasion but `WARM_UP`, and replays it from then on.
+
+    Turns are of one kind where everything is the same that Python decides: the shapes of the
+    batches, whether G answers, what the clock has told, and the optimisers' settings. Where that
+    changes all the time, as under an annealed schedule, the turns are played as they come.
+    """
+
+    def __init__(self, gan: GAN, device: Stream) -> None:
+        self.gan = gan
+        self.device = device
+        self.met: Counter[tuple[Any, ...]] = Counter()
+        self.recorded: dict[tuple[Any, ...], Turn] = {}
+
+    def play(self, batches: Sequence[Sample]) -> None:
+        kind = self.kind(batches)
+        if turn := self.recorded.get(kind):
+            turn.replay(batches)
+            return
+        self.met[kind] += 1
+        if len(self.met) > MOST:
+            log.info("No CUDA graphs: no turn is like the one before it.")
+            self.gan.recorder = None
+        elif self.met[kind] > WARM_UP:
+            try:
+                turn = Turn(self.gan, batches, self.device)
+            except RuntimeError as error:  # what waits for the device, and cannot be recorded
+                log.info("No CUDA graphs: %s.", str(error).split("\n")[0])
+                self.gan.recorder = None
+            else:
+                self.recorded[kind] = turn
+                turn.replay(batches)
+                return
+        with self.device.aside():
+            self.gan.play(batches)
+
+    def kind(self, batches: Sequence[Sample]) -> tuple[Any, ...]:
+        gan = self.gan
+        shapes = [tuple(None if slot is None else slot.shape for slot in b) for b in batches]
+        told = [plain(vars(module)) for module in gan.timed]
+        groups = [plain(group) for o in gan.both_optimizers for group in o.param_groups]
+        return (*shapes, gan.answers, *told, *groups)
+
+
+def plain(settings: dict[str, Any]) -> tuple[Any, ...]:
+    """The settings that Python may decide by, by name; tensors are read where they lie."""
+    kinds = (bool, int, float, str, tuple)
+    return tuple(item for item in settings.items() if isinstance(item[1], kinds))
+
+
+class Turn:
+    """One kind of turn, recorded: where its batches go and where its scalars come out."""
+
+    def __init__(self, gan: GAN, batches: Sequence[Sample], device: Stream) -> None:
+        self.gan = gan
+        self.batches = [Sample(*(s if s is None else s.clone() for s in b)) for b in batches]
+        self.names: list[str] = []
+        now = gan.history.pop(gan.batches_seen, {})
+
+        def turn() -> Tensor:
+            gan.play(self.batches)
+            row = gan.history.pop(gan.batches_seen)
+            self.names = [*row]
+            return torch.stack([value.float() for value in row.values()])
+
+        try:
+            with capturable(gan):
+                self.run = device.record(turn)
+        finally:
+            if now:
+                gan.history[gan.batches_seen] = now
+
+    def replay(self, batches: Sequence[Sample]) -> None:
+        for there, batch in zip(self.batches, batches, strict=True):
+            for slot, value in zip(there, batch, strict=True):
+                if slot is not None and value is not None:
+                    slot.copy_(value)
+        values = self.run().clone()  # the next replay writes there again
+        row = dict(zip(self.names, values.unbind(), strict=True))
+        self.gan.history.setdefault(self.gan.batches_seen, {}).update(row)
+
+
+@contextmanager
+def capturable(gan: GAN) -> Iterator[None]:
+    """Lets optimisers be recorded that can be, with their counters on the device."""
+    optimizers: list[Optimizer] = [o.optimizer for o in gan.both_optimizers]
+    groups = [group for o in optimizers for group in o.param_groups if "capturable" in group]
+    before = [group["capturable"] for group in groups]
+    for optimizer in optimizers:
+        for weight, state in optimizer.state.items():
+            if isinstance(state.get("step"), Tensor):
+                state["step"] = state["step"].to(weight.device)
+    for group in groups:
+        group["capturable"] = True
+    try:
+        yield
+    finally:
+        for group, flag in zip(groups, before, strict=True):
+            group["capturable"] = flag
+
+
+class Stream:
+    """The stream of a CUDA device that graphs are recorded on, beside the one that all run on."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.stream = torch.cuda.Stream(device)
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Runs on that stream, where nothing is set up that a graph could not take up."""
+        self.stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(self.stream):
+            yield
+        torch.cuda.current_stream().wait_stream(self.stream)
+
+    def record(self, work: Callable[[], Tensor]) -> Callable[[], Tensor]:
+        """What does the work once more and returns its result, always in the same place."""
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, stream=self.stream):
+            result = work()
+
+        def again() -> Tensor:
+            graph.replay()
+            return result
+
+        return again
