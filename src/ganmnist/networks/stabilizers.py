@@ -210,6 +210,6 @@ class MinibatchDiscrimination(Wrapper):
 
     def closeness(self, features: Tensor) -> Tensor:
         """(B, kernels) statistics o of features (B, F)."""
-        m = self.project(features).float().unflatten(1, self.rows)
-        distances = (m[:, None] - m[None]).abs().sum(3)
-        return (-distances).exp().sum(1) - 1  # without the image itself
+        m = self.project(features).float().T.unflatten(0, self.rows)
+        distances = (m[..., None] - m[:, :, None]).abs().sum(1)  # (kernels, B, B), fast on a CPU
+        return ((-distances).exp().sum(1) - 1).T  # without the image itself
