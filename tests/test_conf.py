@@ -52,8 +52,11 @@ def test_the_promised_choices_are_there() -> None:
         "data": {"auto", "mnist", "stacked_mnist", "fashion_mnist", "digits", "ring8", "grid25"},
         "trainer": {"default", "cpu", "gpu", "ddp"},
         "logger": {"tensorboard", "csv", "none"},
-        "callbacks": {"default", "none"},
-        "experiment": {"paper_dcgan", "report_mlp", "dcgan64", "quick", "comparison", "stacked"},
+        "callbacks": {"default", "plane", "graphs", "none"},
+        "experiment": {
+            *("paper_dcgan", "report_mlp", "dcgan64", "quick", "speedrun"),
+            *("comparison", "stacked"),
+        },
     }
     missing = {group: promised[group] - GROUPS[group] for group in promised}
     assert not any(missing.values()), missing
