@@ -7,8 +7,8 @@ torchvision's MNIST with ToTensor and Normalize, eager float32, standard Adam, l
 step. Contenders take turns, ganmnist also in bfloat16, each in a process of its own, since ganmnist
 keeps a process from giving memory back, which would speed up whoever comes after it. What counts is
 the ratio within one turn, because the speed of a shared machine drifts. Timed is training with its
-pictures, validation and checkpoints: no imports, no loading of files, and not the table that ends a
-run, which comes once in 20 or 100 epochs.
+pictures, validation and checkpoints: no imports, no loading of files, and not what ends a run, such
+as its table, which comes once in 20 or 100 epochs.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ CASES = {
 
 
 class Stopwatch(Callback):
-    """Seconds from the first batch to the end of the last epoch, and of what follows an epoch."""
+    """Seconds from the start of training to the end of the last epoch and of what follows it."""
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         self.start = time.perf_counter()

@@ -526,9 +526,12 @@ def test_steps_are_at_least_one(name: str) -> None:
 @pytest.mark.parametrize(
     ("ema", "decays"), [(0.999, (2 / 11, 3 / 12, 4 / 13)), (0.2, (2 / 11, 0.2, 0.2))]
 )
-def test_ema_is_the_average_of_the_generator_alone(ema: float, decays: Sequence[float]) -> None:
-    """It follows every step of G's, batch statistics too, ever slower until d is `ema`."""
-    gan = small_gan(ema=ema)
+@pytest.mark.parametrize("g_steps", [1, 2])
+def test_ema_is_the_average_of_the_generator_alone(
+    g_steps: int, ema: float, decays: Sequence[float]
+) -> None:
+    """It follows every answer of G's, batch statistics too, ever slower until d is `ema`."""
+    gan = small_gan(ema=ema, g_steps=g_steps)
     seen = [snapshot(gan.generator)]
     play = gan.play
 

@@ -14,6 +14,7 @@ from lightning.pytorch.callbacks import Callback
 from torch import Tensor
 
 from ganmnist.callbacks.graphs import Graphs, Recorder
+from ganmnist.errors import UserError
 from ganmnist.gan import GAN
 from ganmnist.networks.stabilizers import InstanceNoise
 from ganmnist.objectives import RelativisticAverage, Wasserstein
@@ -24,6 +25,7 @@ from ganmnist.schedules import LearningRate, Linear
 class Again:
     """Records work by keeping it: to replay it is to do it on what lies in the same places."""
 
+    gan: GAN
     recorded = 0
 
     def aside(self) -> nullcontext[None]:
@@ -31,7 +33,13 @@ class Again:
 
     def record(self, work: Callable[[], Tensor]) -> Callable[[], Tensor]:
         self.recorded += 1
+        assert flags(self.gan) == [True, True]
         return work
+
+
+def flags(gan: GAN) -> list[bool]:
+    """Whether the optimisers may be recorded."""
+    return [group["capturable"] for o in gan.both_optimizers for group in o.param_groups]
 
 
 class Unable(Again):
@@ -40,17 +48,20 @@ class Unable(Again):
 
 
 class Notes(Callback):
-    """Puts a recorder in place, and notes what every batch has logged."""
+    """Puts a recorder in place, and notes what every batch has logged and what is recorded."""
 
     def __init__(self, device: Again | None = None) -> None:
         self.device = device
         self.rows: list[dict[str, float]] = []
+        self.recorded = 0
 
     def on_train_start(self, trainer: L.Trainer, gan: GAN) -> None:
         if self.device:
+            self.device.gan = gan
             gan.recorder = Recorder(gan, self.device)
 
     def on_train_batch_end(self, trainer: L.Trainer, gan: GAN, *args: Any) -> None:
+        self.recorded = len(gan.recorder.recorded) if gan.recorder else 0
         self.rows.append({n: v.item() for n, v in gan.history.pop(gan.batches_seen, {}).items()})
 
 
@@ -86,36 +97,34 @@ def test_what_is_replayed_is_what_would_have_been_played(game: str) -> None:
         assert torch.equal(one.state_dict()[name], value), name
 
 
-@pytest.mark.parametrize(
-    ("device", "parts", "said"),
-    [
-        (
-            Again(),
-            {"schedules": {"decay": LearningRate(Linear(1.0, 0.0))}},
-            "no turn is like the one before it",
-        ),
-        (Unable(), {}, "operation not permitted when stream is capturing."),
-    ],
-)
-def test_what_cannot_be_recorded_is_played_as_it_comes(
-    device: Again, parts: dict[str, Any], said: str, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_turns_that_all_differ_are_played_as_they_come(caplog: pytest.LogCaptureFixture) -> None:
+    device, annealed = Again(), {"rate": LearningRate(Linear(1.0, 0.0))}
     with caplog.at_level(logging.INFO, "ganmnist.callbacks.graphs"):
-        one, rows = played(device, **parts)
-    other, expected = played(None, **parts)
-    assert (device.recorded, one.recorder) == (0, None)
+        one, rows = played(device, schedules=annealed)
+    other, expected = played(None, schedules=annealed)
+    assert device.recorded == 0
     assert rows == expected
     for name, value in other.state_dict().items():
         assert torch.equal(one.state_dict()[name], value), name
-    (line,) = [r.getMessage() for r in caplog.records if r.name == "ganmnist.callbacks.graphs"]
-    assert line.startswith("No CUDA graphs: ")
-    assert said in line
+    ours = [r.getMessage() for r in caplog.records if r.name == "ganmnist.callbacks.graphs"]
+    assert ours == ["No CUDA graphs for turns that are all different from each other."]
+
+
+def test_once_turns_are_alike_they_are_recorded() -> None:
+    device, annealed = Again(), {"rate": LearningRate(Linear(1.0, 0.1, until=0.3))}
+    (_, rows), (_, expected) = (played(d, schedules=annealed) for d in (device, None))
+    assert device.recorded == 1
+    assert rows == expected
+
+
+def test_what_cannot_be_recorded_ends_the_run_with_its_reason() -> None:
+    with pytest.raises(UserError, match=r"\(operation not permitted when stream is capturing\)"):
+        played(Unable())
 
 
 def test_optimisers_are_as_they_were_once_it_is_recorded() -> None:
     gan, _ = played(Again())
-    groups = [group for o in gan.both_optimizers for group in o.param_groups]
-    assert [group["capturable"] for group in groups] == [False, False]
+    assert flags(gan) == [False, False]
 
 
 def test_elsewhere_than_on_a_gpu_there_are_none(
@@ -129,11 +138,10 @@ def test_elsewhere_than_on_a_gpu_there_are_none(
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("game", GAMES)
 def test_on_a_gpu_both_ways_give_the_same_losses(game: str) -> None:
-    def rows(*callbacks: Callback) -> list[dict[str, float]]:
-        notes = Notes()
-        gan = small_gan(**GAMES[game][1])
-        fit(gan, batches=12, callbacks=[*callbacks, notes], accelerator="gpu")
-        return notes.rows
-
-    for one, other in zip(rows(Graphs()), rows(), strict=True):
+    kinds, parts = GAMES[game]
+    recorded, eager = Notes(), Notes()
+    fit(small_gan(**parts), batches=12, callbacks=[Graphs(), recorded], accelerator="gpu")
+    fit(small_gan(**parts), batches=12, callbacks=[eager], accelerator="gpu")
+    assert (recorded.recorded, eager.recorded) == (kinds, 0)
+    for one, other in zip(recorded.rows, eager.rows, strict=True):
         assert one == pytest.approx(other, rel=1e-3, abs=1e-4)

@@ -59,8 +59,8 @@ class GAN(L.LightningModule):
         g_steps: updates of G in an answer.
         accumulate: real batches whose gradients make one update.
         clip: greatest norm of a player's gradient; None is no bound.
-        ema: decay of a moving average of the generator's weights, which is shown and measured
-            beside the trained ones and never trained on.
+        ema: decay of a moving average of the generator's weights after each of its answers, which
+            is shown and measured beside the trained ones and never trained on.
         seed: keys all latents and dropout together with the rank and the step.
 
     Raises:

@@ -16,28 +16,38 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
+from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
 from torch.optim import Optimizer
 
 from ganmnist.duel import Sample
+from ganmnist.errors import UserError
 from ganmnist.gan import GAN
 
 log = logging.getLogger(__name__)
 
 WARM_UP = 3  # turns of a kind before it is recorded: what is set up lazily has to be there
-MOST = 8  # kinds of turns
+MOST = 8  # kinds of turns that are held, and that are remembered until they come again
 
 
 class Graphs(Callback):
-    """Plays turns as CUDA graphs, or says in a line why not and leaves the training as it is."""
+    """Plays turns as CUDA graphs, or says in a line why not and leaves the training as it is.
+
+    Raises:
+        UserError: something in a turn cannot be recorded.
+    """
 
     def on_train_start(self, trainer: L.Trainer, gan: GAN) -> None:
+        gan.recorder = None
         if reason := why_not(trainer):
             log.info("No CUDA graphs: %s.", reason)
         else:
             gan.recorder = Recorder(gan, Stream(gan.device))
 
-    def teardown(self, trainer: L.Trainer, gan: GAN, stage: str) -> None:
+    def on_train_end(self, trainer: L.Trainer, gan: GAN) -> None:
+        gan.recorder = None
+
+    def on_exception(self, trainer: L.Trainer, gan: GAN, exception: BaseException) -> None:
         gan.recorder = None
 
 
@@ -45,48 +55,47 @@ def why_not(trainer: L.Trainer) -> str:
     """Why a training cannot be recorded, empty if it can."""
     if trainer.strategy.root_device.type != "cuda":
         return f"the device is {trainer.strategy.root_device.type}"
-    if trainer.world_size > 1:
-        return f"{trainer.world_size} processes wait for each other"
+    if isinstance(trainer.strategy, DDPStrategy):
+        return "under DDP processes wait for each other"
     if trainer.precision == "16-mixed":
         return "trainer.precision=16-mixed looks at every gradient"
     return ""
 
 
 class Recorder:
-    """Records each kind of turn on its first occasion but `WARM_UP`, and replays it from then on.
+    """Plays a kind of turn `WARM_UP` times, then records it and replays it from then on.
 
     Turns are of one kind where everything is the same that Python decides: the shapes of the
-    batches, whether G answers, what the clock has told, and the optimisers' settings. Where that
+    batches, whether G answers, what the clock has told, and the optimisers' settings. While that
     changes all the time, as under an annealed schedule, the turns are played as they come.
     """
 
-    def __init__(self, gan: GAN, device: Stream) -> None:
+    def __init__(self, gan: GAN, stream: Stream) -> None:
         self.gan = gan
-        self.device = device
-        self.met: Counter[tuple[Any, ...]] = Counter()
+        self.stream = stream
+        self.met: Counter[tuple[Any, ...]] = Counter()  # kinds that are not recorded yet
         self.recorded: dict[tuple[Any, ...], Turn] = {}
+        self.said = False
 
     def play(self, batches: Sequence[Sample]) -> None:
         kind = self.kind(batches)
         if turn := self.recorded.get(kind):
             turn.replay(batches)
-            return
-        self.met[kind] += 1
-        if len(self.met) > MOST:
-            log.info("No CUDA graphs: no turn is like the one before it.")
-            self.gan.recorder = None
-        elif self.met[kind] > WARM_UP:
-            try:
-                turn = Turn(self.gan, batches, self.device)
-            except RuntimeError as error:  # what waits for the device, and cannot be recorded
-                log.info("No CUDA graphs: %s.", str(error).split("\n")[0])
-                self.gan.recorder = None
-            else:
-                self.recorded[kind] = turn
-                turn.replay(batches)
-                return
-        with self.device.aside():
-            self.gan.play(batches)
+        elif self.met[kind] == WARM_UP:
+            del self.met[kind]
+            if len(self.recorded) == MOST:
+                del self.recorded[next(iter(self.recorded))]
+            self.recorded[kind] = Turn(self.gan, batches, self.stream)
+            self.recorded[kind].replay(batches)
+        else:
+            self.met[kind] += 1
+            if len(self.met) > MOST:
+                self.met.clear()
+                if not self.said:
+                    log.info("No CUDA graphs for turns that are all different from each other.")
+                self.said = True
+            with self.stream.aside():
+                self.gan.play(batches)
 
     def kind(self, batches: Sequence[Sample]) -> tuple[Any, ...]:
         gan = self.gan
@@ -105,7 +114,7 @@ def plain(settings: dict[str, Any]) -> tuple[Any, ...]:
 class Turn:
     """One kind of turn, recorded: where its batches go and where its scalars come out."""
 
-    def __init__(self, gan: GAN, batches: Sequence[Sample], device: Stream) -> None:
+    def __init__(self, gan: GAN, batches: Sequence[Sample], stream: Stream) -> None:
         self.gan = gan
         self.batches = [Sample(*(s if s is None else s.clone() for s in b)) for b in batches]
         self.names: list[str] = []
@@ -119,10 +128,15 @@ class Turn:
 
         try:
             with capturable(gan):
-                self.run = device.record(turn)
-        finally:
-            if now:
-                gan.history[gan.batches_seen] = now
+                self.run = stream.record(turn)
+        except RuntimeError as error:  # the device's state is lost with it
+            reason = str(error.__context__ or error).split("\n")[0]
+            raise UserError(
+                f"This training cannot be recorded as CUDA graphs ({reason}): leave out "
+                "callbacks=graphs."
+            ) from error
+        if now:
+            gan.history[gan.batches_seen] = now
 
     def replay(self, batches: Sequence[Sample]) -> None:
         for there, batch in zip(self.batches, batches, strict=True):
@@ -136,7 +150,7 @@ class Turn:
 
 @contextmanager
 def capturable(gan: GAN) -> Iterator[None]:
-    """Lets optimisers be recorded that can be, with their counters on the device."""
+    """Lets optimisers be recorded that can be. Their counters go to the device, and stay there."""
     optimizers: list[Optimizer] = [o.optimizer for o in gan.both_optimizers]
     groups = [group for o in optimizers for group in o.param_groups if "capturable" in group]
     before = [group["capturable"] for group in groups]

@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 Row = dict[str, float]
 
-REDRAW = 20  # seconds between two drawings of losses.png, which takes half a second
+REDRAW = 20  # seconds before each drawing of losses.png, which takes half a second, but the last
 
 
 class Scalars(Callback):
