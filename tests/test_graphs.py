@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -127,9 +128,7 @@ def test_optimisers_are_as_they_were_once_it_is_recorded() -> None:
     assert flags(gan) == [False, False]
 
 
-def test_elsewhere_than_on_a_gpu_there_are_none(
-    data_root: Any, tmp_path: Any, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_elsewhere_than_on_a_gpu_there_are_none(data_root: Path, tmp_path: Path) -> None:
     launch(*BRIEF, "callbacks=graphs", f"hydra.run.dir={tmp_path}")
     assert "No CUDA graphs: the device is cpu." in (tmp_path / "train.log").read_text()
 

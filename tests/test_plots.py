@@ -1,13 +1,17 @@
 """The loss plot, whatever the losses are, and the pictures of a run, however long it is."""
 
+import gc
 import math
 from array import array
 from pathlib import Path
 
 import numpy as np
 import pytest
+from conftest import fit, small_gan
+from matplotlib.figure import Figure
 from PIL import Image
 
+from ganmnist.callbacks import Scalars, scalars
 from ganmnist.images import Spread
 from ganmnist.plots import limits, plot_losses, smooth
 
@@ -64,3 +68,17 @@ def test_a_spread_holds_few_of_many_and_shows_the_first_and_the_newest(count: in
         assert (shown[0], shown[-1], spread.seen) == (0, count - 1, count)
     gaps = np.diff(shown)
     assert len(gaps) == 0 or gaps.max() <= 2 * max(1, count / 4)  # evenly, as far as they are kept
+
+
+def test_drawings_of_a_long_run_do_not_pile_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scalars, "REDRAW", -1.0)  # after every epoch
+    gc.collect()
+    gc.disable()
+    try:
+        fit(small_gan(), epochs=4, callbacks=[Scalars(tmp_path, 1, 100)])
+        alive = sum(type(thing) is Figure for thing in gc.get_objects())
+    finally:
+        gc.enable()
+    assert alive == 1  # the one of the run's end

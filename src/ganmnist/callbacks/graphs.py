@@ -118,7 +118,6 @@ class Turn:
         self.gan = gan
         self.batches = [Sample(*(s if s is None else s.clone() for s in b)) for b in batches]
         self.names: list[str] = []
-        now = gan.history.pop(gan.batches_seen, {})
 
         def turn() -> Tensor:
             gan.play(self.batches)
@@ -135,8 +134,6 @@ class Turn:
                 f"This training cannot be recorded as CUDA graphs ({reason}): leave out "
                 "callbacks=graphs."
             ) from error
-        if now:
-            gan.history[gan.batches_seen] = now
 
     def replay(self, batches: Sequence[Sample]) -> None:
         for there, batch in zip(self.batches, batches, strict=True):
@@ -145,7 +142,7 @@ class Turn:
                     slot.copy_(value)
         values = self.run().clone()  # the next replay writes there again
         row = dict(zip(self.names, values.unbind(), strict=True))
-        self.gan.history.setdefault(self.gan.batches_seen, {}).update(row)
+        self.gan.history[self.gan.batches_seen] = row
 
 
 @contextmanager
