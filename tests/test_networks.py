@@ -14,6 +14,7 @@ from torch import nn
 from ganmnist.duel import Sample
 from ganmnist.networks import dcgan, mlp
 from ganmnist.networks.base import NORMS
+from ganmnist.networks.perceptron import Dropout
 
 
 @cache
@@ -41,7 +42,7 @@ def norm_relu(c: int) -> list[nn.Module]:
 
 
 def leaky_dropout() -> list[nn.Module]:
-    return [nn.LeakyReLU(0.2), nn.Dropout(0.3)]
+    return [nn.LeakyReLU(0.2), Dropout(0.3)]
 
 
 def dcgan_by_hand() -> tuple[nn.Module, nn.Module]:

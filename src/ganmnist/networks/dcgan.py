@@ -14,11 +14,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ganmnist.networks.base import Discriminator as Base
 from ganmnist.networks.base import norm_layer
+from ganmnist.networks.perceptron import linear
 
 if TYPE_CHECKING:
     from ganmnist.duel import Sample
@@ -63,14 +63,14 @@ class Opening(nn.ConvTranspose2d):
     """
 
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
-        return (x.flatten(1) @ self.weight.flatten(1)).unflatten(1, self.weight.shape[1:])
+        return linear(x.flatten(1), self.weight.flatten(1).t()).unflatten(1, self.weight.shape[1:])
 
 
 class Closing(nn.Conv2d):
     """The convolution of pictures as large as the kernel, as the matrix product that it is."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x.flatten(1), self.weight.flatten(1), self.bias)[:, :, None, None]
+        return linear(x.flatten(1), self.weight.flatten(1), self.bias)[:, :, None, None]
 
 
 class Discriminator(Base):

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor, nn
 
 from ganmnist.networks.base import Discriminator as Base
+from ganmnist.networks.perceptron import Dropout, Linear
 
 if TYPE_CHECKING:
     from ganmnist.duel import Sample
@@ -23,7 +24,7 @@ def hidden_layers(sizes: Sequence[int], slope: float, dropout: float) -> list[nn
     """Linear, LeakyReLU and dropout between each two neighbours of `sizes`."""
     layers: list[nn.Module] = []
     for n_in, n_out in pairwise(sizes):
-        layers += [nn.Linear(n_in, n_out), nn.LeakyReLU(slope, inplace=True), nn.Dropout(dropout)]
+        layers += [Linear(n_in, n_out), nn.LeakyReLU(slope, inplace=True), Dropout(dropout)]
     return layers
 
 
@@ -44,7 +45,7 @@ class Generator(nn.Module):
         sizes = (latent_dim, *widths)
         self.layers = nn.Sequential(
             *hidden_layers(sizes, slope, dropout),
-            nn.Linear(sizes[-1], math.prod(shape)),
+            Linear(sizes[-1], math.prod(shape)),
             nn.Tanh(),
             nn.Unflatten(1, shape),
         )
@@ -70,7 +71,7 @@ class Discriminator(Base):
         sizes = (channels * image_size**2, *widths)
         self.layers = nn.Sequential(nn.Flatten(), *hidden_layers(sizes, slope, dropout))
         self.n_features = sizes[-1]
-        self.last = nn.Linear(self.n_features, 1)
+        self.last = Linear(self.n_features, 1)
 
     def features(self, sample: Sample) -> Tensor:
         return self.layers(sample.x)
