@@ -34,7 +34,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from ganmnist import resume, sweep
-from ganmnist.config import KNOBS, check, describe_knobs, expected, register_schema
+from ganmnist.config import KNOBS, check, describe_knobs, expected, listed, register_schema
 from ganmnist.errors import UserError, is_out_of_memory
 from ganmnist.paths import check_free, conf_dir, register_resolvers, unused
 from ganmnist.ranks import PARENT
@@ -63,7 +63,8 @@ def run(task: Callable[[DictConfig], Any], config_name: str) -> None:
 
     setup()
     try:
-        sys.argv[1:] = resume.extend(sys.argv[1:])
+        words = [listed(word, config_name) for word in sys.argv[1:]]
+        sys.argv[1:] = resume.extend(words)
     except UserError as error:
         fail(str(error))
     # Where the disk is full, whoever asked for a file says so; the threads and handlers that write

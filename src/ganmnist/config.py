@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from inspect import Parameter, signature
 from typing import Any
@@ -56,6 +57,7 @@ class Train:
     checkpoint: Any = MISSING
     folder: Any = MISSING
     model: Any = MISSING
+    family: Any = MISSING
     objective: Any = MISSING
     optimizer: Any = MISSING
     data: Any = MISSING
@@ -98,6 +100,7 @@ class Generate(Trained):
     """What conf/generate.yaml is checked against."""
 
     n: int | None = knob("images, 64 if nothing is said", "100", minimum=1)
+    labels: list[int] | None = knob("of a conditional GAN: 0,1,2; null: all", "0,1,2", minimum=0)
     interpolate: str | None = knob("walks x steps between pairs of latents", "8x10")
     out: str = knob("a picture (.png) or arrays (.npz)", "digits.npz")
     seed: int = knob("of the latents", "0", minimum=0, below=2**32)
@@ -110,11 +113,22 @@ KNOBS = {
 }
 
 
+KINDS = {"int": "a whole number", "list[int]": "whole numbers"}
+KINDS |= {"float": "a number", "str": "a text"}
+
+
+def listed(word: str, command: str) -> str:
+    """labels=0,1,2 as Hydra writes a list; it would take that for a sweep."""
+    name, _, value = word.partition("=")
+    is_list = name in KNOBS[command] and str(KNOBS[command][name].type).startswith("list")
+    return f"{name}=[{value}]" if is_list and re.fullmatch(r"\d[\d,]*", value) else word
+
+
 def expected(name: str, command: str) -> str:
     """What a knob takes, in words: "a whole number of at least 1, such as epochs=20"."""
     knob = KNOBS[command][name]
     type_, _, optional = str(knob.type).partition(" | ")
-    kind = {"int": "a whole number", "float": "a number", "str": "a text"}[type_]
+    kind = KINDS[type_]
     for bound, words in (("minimum", "of at least"), ("above", "above"), ("below", "below")):
         if math.isfinite(knob.metadata[bound]):
             kind += f" {words} {knob.metadata[bound]}"
@@ -135,7 +149,8 @@ def check_ranges(config: DictConfig, command: str) -> None:
         if isinstance(value, str):
             fits = value in (data["choices"] or (value,))
         else:
-            fits = data["minimum"] <= value < data["below"] and value > data["above"]
+            numbers = value if isinstance(value, Sequence) else [value]
+            fits = all(data["minimum"] <= x < data["below"] and x > data["above"] for x in numbers)
         if not fits:
             takes = expected(name, command)
             raise UserError(f"{name}={value} is out of range: {name} takes {takes}.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 from zipfile import BadZipFile
 
 from hydra.core.hydra_config import HydraConfig
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from ganmnist.data import DataModule
+    from ganmnist.gan import GAN
     from ganmnist.metrics import Evaluator
 
 
@@ -46,10 +47,13 @@ def evaluate(config: DictConfig) -> dict[str, float]:
 
     with cli.refusals():
         measured = of_file(config) if config.images else of_checkpoint(config, source)
-    evaluator, data, images, what = measured
+    evaluator, data, images, labels, what, gan = measured
     evaluator.prepare(data, find_device(config.device))
+    seen = evaluator.extractor(images)._replace(labels=labels)
     track = partial(progress.track, description="measuring", console=console, transient=True)
-    figures = evaluator.measure(evaluator.extractor(images), track)
+    figures = evaluator.measure(seen, track)
+    if gan is not None and config.weights == "raw":
+        figures |= evaluator.measure_family(gan, data)
     print_table(figures, f"{source}: {len(images):,} images")
     report = {**what, **evaluator.protocol, "metrics": figures}
     write_json(out, report)
@@ -57,22 +61,30 @@ def evaluate(config: DictConfig) -> dict[str, float]:
     return figures
 
 
-Measured = tuple["Evaluator", "DataModule", "Tensor", dict[str, Any]]
+class Measured(NamedTuple):
+    """What is to be measured, by which protocol."""
+
+    evaluator: Evaluator
+    data: DataModule
+    images: Tensor  # (N, C, H, W) uint8
+    labels: Tensor | None  # (N,), what each was to show
+    what: dict[str, Any]  # it is, for the file
+    gan: GAN | None = None
 
 
 def of_file(config: DictConfig) -> Measured:
-    """The protocol, the data, the images of a file, and what to say about them."""
+    """The images of a file."""
     evaluator = make_evaluator(config.metrics)
     data = data_of(config.data)
-    images = read_images(Path(config.images), data.dataset.stack)
+    images, labels = read_images(Path(config.images), data.dataset.stack)
     data.image_size = images.shape[-1]
     evaluator.check(len(images))
     evaluator.n = len(images)
-    return evaluator, data, images, {"images": config.images}
+    return Measured(evaluator, data, images, labels, {"images": config.images})
 
 
 def of_checkpoint(config: DictConfig, source: str) -> Measured:
-    """The same of a checkpoint, with the data and the protocol that its run had.
+    """The images of a checkpoint, with the data and the protocol that its run had.
 
     `data=X` and `metrics=X` take their place, `data.x=y` and `metrics.x=y` change them.
     """
@@ -95,7 +107,7 @@ def of_checkpoint(config: DictConfig, source: str) -> Measured:
         evaluator.n = config.n
     images = evaluator.draw(gan, evaluator.n, config.weights == "ema")
     what = {"checkpoint": str(path), "weights": config.weights, "batches_seen": gan.batches_seen}
-    return evaluator, data, images, what
+    return Measured(evaluator, data, images, gan.labels(evaluator.n), what, gan)
 
 
 def merged(had: dict[str, Any], config: DictConfig, group: str) -> dict[str, Any]:
@@ -137,8 +149,8 @@ def data_of(settings: Any, allowed: tuple[str, ...] | None = None) -> DataModule
     return data
 
 
-def read_images(path: Path, stack: int = 1) -> Tensor:
-    """`images` uint8 (N, H, H) or (N, H, H, C) of an npz file, as (N, C, H, H).
+def read_images(path: Path, stack: int = 1) -> tuple[Tensor, Tensor | None]:
+    """`images` uint8 (N, H, H) or (N, H, H, C) of an npz file, as (N, C, H, H), and its `labels`.
 
     Raises:
         UserError: the file holds anything else.
@@ -149,6 +161,7 @@ def read_images(path: Path, stack: int = 1) -> Tensor:
     try:
         with np.load(path, allow_pickle=False) as file:
             images = file["images"]
+            labels = file.get("labels")
     except (OSError, ValueError, KeyError, EOFError, TypeError, IndexError, BadZipFile) as error:
         raise UserError(f"{path} is no npz file with an array `images`: {error}.") from error
     channels = (stack,) if stack > 1 else (1, 3)
@@ -163,7 +176,13 @@ def read_images(path: Path, stack: int = 1) -> Tensor:
         )
     if images.max() == 1:
         raise UserError(f"{path} holds values of 0 and 1 alone: images go from 0 to 255.")
-    return torch.from_numpy(grey).permute(0, 3, 1, 2).contiguous()
+    if labels is not None and not (labels.shape == (len(images),) and labels.dtype.kind in "iu"):
+        raise UserError(
+            f"{path} holds labels {labels.shape} of {labels.dtype}: they must be one whole number "
+            f"an image, ({len(images)},)."
+        )
+    x = torch.from_numpy(grey).permute(0, 3, 1, 2).contiguous()
+    return x, None if labels is None else torch.from_numpy(labels.astype(np.int64))
 
 
 def print_table(figures: dict[str, float], title: str) -> None:

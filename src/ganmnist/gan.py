@@ -32,6 +32,7 @@ from ganmnist.rng import seed_device
 
 if TYPE_CHECKING:
     from ganmnist.callbacks.graphs import Recorder
+    from ganmnist.latents import Labels
     from ganmnist.networks.base import Discriminator
 
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
@@ -49,6 +50,8 @@ class GAN(L.LightningModule):
         discriminator: a sample to features (B, F), features to logits (B,).
         objective: the adversarial losses.
         latent: draws (n, Z) latents.
+        condition: the labels (n,) that n pictures are made of; None where no image has one. While
+            training, a fake image has the label of the real one beside it.
         d_optimizer, g_optimizer: build an optimiser from the parameters of their player.
         terms: whatever is added to the objective: penalties, auxiliary heads.
         stabilizers: what is put around the discriminator, from the inside out.
@@ -84,6 +87,7 @@ class GAN(L.LightningModule):
         accumulate: int = 1,
         clip: float | None = None,
         ema: float | None = None,
+        condition: Labels | None = None,
         seed: int = 0,
     ) -> None:
         super().__init__()
@@ -107,6 +111,7 @@ class GAN(L.LightningModule):
         if len(bounds := [n for n, term in self.named_terms.items() if term.bounds_slope]) > 1:
             raise ValueError(f"{' and '.join(bounds)} both bound D's slope: leave one out")
         self.latent = latent
+        self.condition = condition
         self.make_optimizers = (d_optimizer, g_optimizer)
         self.schedules = dict(schedules)
         self.fresh_fakes = fresh_fakes
@@ -141,11 +146,28 @@ class GAN(L.LightningModule):
         rng: a generator of the CPU, so that the same numbers come on every device.
         """
         device = self.device if rng is None else "cpu"
-        return self.latent(n, device, rng).to(self.device), None
+        return self.latent(n, device, rng).to(self.device), self.labels(n)
+
+    def labels(self, n: int) -> Tensor | None:
+        """The labels (n,) that n pictures are made of, in order; None where no image has one."""
+        return None if self.condition is None else self.condition(n, self.device)
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """Latents (B, Z) to images (B, C, H, W) in [-1, 1]."""
         return self.generator(z, y)
+
+    # What a family shows of itself besides its samples.
+
+    def pictures(self, real: Sample) -> dict[str, Tensor]:
+        """Further grids (rows, columns, C, H, W) in [-1, 1], each for samples/NAME.png.
+
+        real: 1,000 real samples, or as many as there are, the same for a whole run.
+        """
+        return {}
+
+    def figures(self, train: Sample, test: Sample) -> dict[str, float]:
+        """Further figures for the table, from all real samples."""
+        return {}
 
     # The training step.
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
@@ -13,6 +14,9 @@ from ganmnist.config import check_ranges, one_of
 from ganmnist.devices import find_device
 from ganmnist.errors import UserError
 from ganmnist.files import whole, writable
+
+if TYPE_CHECKING:
+    from ganmnist.latents import Labels
 
 
 def main() -> None:
@@ -36,7 +40,6 @@ def generate(config: DictConfig) -> Path:
             f"n={config.n} interpolate={config.interpolate}: the walks say how many images there "
             "are, so leave out n."
         )
-    n = config.n or 64
 
     import numpy as np
 
@@ -47,6 +50,10 @@ def generate(config: DictConfig) -> Path:
     from ganmnist.rng import generator_for
 
     gan = load(source, config.which, find_device(config.device), list(config.trust))
+    if config.labels is not None:
+        gan.condition = only(gan.condition, list(config.labels), source)
+    columns = 0 if gan.condition is None else gan.condition.columns
+    n = config.n or 10 * columns or 64
     rng = generator_for("generate", config.seed)
     ema = config.weights == "ema"
     images.check_channels(gan.sample(1).shape[1])
@@ -57,16 +64,38 @@ def generate(config: DictConfig) -> Path:
         x = to_bytes(gan.sample(latents, y, ema))
         columns = steps
     else:
-        x = gan.draw(n, rng, ema)
-        columns = math.ceil(math.sqrt(n))
+        x, y = gan.draw(n, rng, ema), gan.labels(n)
+        columns = columns or math.ceil(math.sqrt(n))
     arrays = x.cpu().permute(0, 2, 3, 1).numpy()
     if out.suffix == ".png":
         images.save(images.grid(arrays, columns), out)
     else:
         with whole(out) as part, part.open("wb") as file:
-            np.savez_compressed(file, images=arrays[..., 0] if x.shape[1] == 1 else arrays)
+            held: dict[str, Any] = {"images": arrays[..., 0] if x.shape[1] == 1 else arrays}
+            if y is not None:
+                held["labels"] = y.cpu().numpy()
+            np.savez_compressed(file, **held)
     print(f"{len(x)} images: {out}")
     return out
+
+
+def only(condition: Labels | None, labels: list[int], source: str) -> Labels:
+    """What makes pictures of these labels alone.
+
+    Raises:
+        UserError: the generator takes no labels, or not these.
+    """
+    from ganmnist.latents import Labels
+
+    if condition is None:
+        raise UserError(
+            f"labels={labels}: the generator of {source} is told no labels; leave them out, or "
+            "train one that is, with family=projection."
+        )
+    try:
+        return Labels(condition.classes, labels)
+    except ValueError as error:
+        raise UserError(str(error)) from error
 
 
 def parse_walks(text: str | None) -> tuple[int, int]:

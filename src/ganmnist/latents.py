@@ -1,6 +1,8 @@
-"""Priors over the latent space, callables that draw (n, Z) latents, and walks through it."""
+"""Priors over the latent space, callables that draw (n, Z) latents, walks through it, labels."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -20,6 +22,36 @@ class Normal:
     ) -> Tensor:
         """Draws (n, dim), from the device's default generator unless one is given."""
         return torch.randn(n, self.dim, device=device, generator=generator)
+
+
+class Labels:
+    """Every class in turn, 0, 1 ... and 0 again: a column each in pictures, and as often as any.
+
+    Args:
+        classes: how many there are.
+        shown: which of them; None is all.
+
+    Raises:
+        ValueError: there is no class, or none of that number.
+    """
+
+    def __init__(self, classes: int = 10, shown: Sequence[int] | None = None) -> None:
+        if classes < 1:
+            raise ValueError(f"gan.condition.classes={classes} leaves nothing: choose 1 or more")
+        self.classes = classes
+        self.shown = [*range(classes)] if shown is None else [*shown]
+        if not self.shown or not {*self.shown} <= {*range(classes)}:
+            raise ValueError(f"labels={self.shown}: choose some of 0 to {classes - 1}")
+
+    @property
+    def columns(self) -> int:
+        """Of pictures: one a class, or ten where there are more."""
+        return min(len(self.shown), 10)
+
+    def __call__(self, n: int, device: torch.device | str = "cpu") -> Tensor:
+        """Labels (n,), int64."""
+        shown = torch.tensor(self.shown, device=device)
+        return shown[torch.arange(n, device=device) % len(shown)]
 
 
 def interpolate(start: Tensor, end: Tensor, steps: int) -> Tensor:

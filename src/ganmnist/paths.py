@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from hashlib import sha256
 from itertools import count
-from operator import mul
+from operator import add, mul
 from pathlib import Path
 
 from omegaconf import OmegaConf
@@ -100,7 +100,8 @@ def slug(text: str) -> str:
 
 
 def register_resolvers() -> None:
-    """Makes ${claim:...}, ${slug:...} and ${times:...} known to configuration files."""
+    """Makes ${claim:...}, ${slug:...}, ${plus:...}, ${times:...} known to configuration files."""
     OmegaConf.register_new_resolver("claim", claim, replace=True)
     OmegaConf.register_new_resolver("slug", slug, replace=True)
+    OmegaConf.register_new_resolver("plus", add, replace=True)
     OmegaConf.register_new_resolver("times", mul, replace=True)

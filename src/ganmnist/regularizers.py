@@ -47,6 +47,13 @@ class Penalty(Term):
         self.every = every
         self.tick(Clock())
 
+    def setup(self, generator: nn.Module, discriminator: Discriminator) -> None:
+        if not discriminator.sees_images:
+            raise ValueError(
+                f"{type(self).__name__} bounds D's slope at images, and this D sees latents alone: "
+                "choose penalty=none, and an objective that has none"
+            )
+
     def tick(self, clock: Clock) -> None:
         self.due = clock.turn % self.every == 0
         self.needs_real_grad = self.due and self.on_real
@@ -102,6 +109,7 @@ class GradientPenalty(Penalty):
         super().__init__(weight, every)
 
     def setup(self, generator: nn.Module, discriminator: Discriminator) -> None:
+        super().setup(generator, discriminator)
         if any(isinstance(module, _BatchNorm) for module in discriminator.modules()):
             raise ValueError(
                 f"{type(self).__name__} bounds D's slope at each image by itself, but batch norm "

@@ -54,7 +54,6 @@ def contents(folder: Path) -> dict[str, Any]:
     figures = get(summary, "metrics", dict)
     command = [str(word) for word in get(env, "command", list)]
     overrides = [str(word) for word in load(folder / ".hydra/overrides.yaml", list)]
-    neighbours = folder / "samples/neighbours.png"
     return {
         "task": summary.get("task") or config.get("task") or folder.resolve().name,
         "date": started(folder),
@@ -67,7 +66,7 @@ def contents(folder: Path) -> dict[str, Any]:
         "frames": frames(folder / "samples"),
         "pair": real_and_generated(folder / "samples"),
         "histogram": histogram(get(figures, "class_histogram", dict)),
-        "neighbours": uri("png", neighbours.read_bytes()) if neighbours.exists() else "",
+        "further": further(folder / "samples"),
         "env": env,
         "revision": get(env, "git", str).partition("+"),
         "command": shlex.join(command),
@@ -278,6 +277,13 @@ def frames(samples: Path) -> list[tuple[int, str]]:
             few.save(encoded := BytesIO(), "png")
             found.append((n, uri("png", encoded.getvalue())))
     return found
+
+
+def further(samples: Path) -> dict[str, str]:
+    """The pictures without a number: the nearest neighbours, and what a family shows of itself."""
+    series = re.compile(r"(real|fake|epoch)_\d+")
+    single = sorted(path for path in samples.glob("*.png") if not series.fullmatch(path.stem))
+    return {path.stem: uri("png", path.read_bytes()) for path in single}
 
 
 def real_and_generated(samples: Path) -> list[tuple[str, str]]:

@@ -253,6 +253,7 @@ def build(config: DictConfig) -> tuple[L.Trainer, GAN, DataModule]:
 
 def check_shapes(gan: GAN, data: DataModule) -> None:
     """Raises UserError where the networks do not suit the data or each other."""
+    check_labels(gan, data)
     try:
         made = tuple(gan.sample(1).shape[1:])
     except RuntimeError as error:
@@ -274,6 +275,17 @@ def check_shapes(gan: GAN, data: DataModule) -> None:
             f"The discriminator cannot take {data.batch_size} images of shape {made}: "
             f"{' '.join(str(error).split())}; change model.discriminator or batch_size."
         ) from error
+
+
+def check_labels(gan: GAN, data: DataModule) -> None:
+    """Raises UserError where a conditional GAN knows fewer classes than the data have."""
+    assert data.train is not None
+    there = (int(data.train.y.max()) + 1) ** data.dataset.stack
+    if gan.condition is not None and gan.condition.classes < there:
+        raise UserError(
+            f"gan.condition.classes={gan.condition.classes} is less than the {there} classes of "
+            f"{data.dataset.name}: choose gan.condition.classes={there}."
+        )
 
 
 def outcome(trainer: L.Trainer, gan: GAN, data: DataModule) -> dict[str, Any]:

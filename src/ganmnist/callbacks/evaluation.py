@@ -135,7 +135,7 @@ class Evaluation(Callback):
         seen = {}
         for weights in weights_of(gan):
             seen[weights] = self.look(gan, weights)
-            final[weights] = self.evaluator.measure(seen[weights])
+            final[weights] = self.tabulate(trainer, gan, seen[weights], weights)
             self.report(trainer, gan, named("final", final[weights], weights))
         self.summary["class_histogram"] = {
             "generated": histogram(seen["raw"]),
@@ -148,11 +148,11 @@ class Evaluation(Callback):
         if best.get("epoch") == epoch:
             best |= {weights: final[weights] for weights in seen}
         elif best:
-            self.measure_best(gan, best)
+            self.measure_best(trainer, gan, best)
         for weights in seen:
             self.report(trainer, gan, named("best", best.get(weights, {}), weights))
 
-    def measure_best(self, gan: GAN, best: dict[str, Any]) -> None:
+    def measure_best(self, trainer: L.Trainer, gan: GAN, best: dict[str, Any]) -> None:
         """The table of best.ckpt, whose weights the GAN has meanwhile."""
         checkpoint = torch.load(
             self.folder / "checkpoints/best.ckpt", map_location=gan.device, weights_only=True
@@ -161,7 +161,7 @@ class Evaluation(Callback):
         gan.load_state_dict(checkpoint["state_dict"])
         try:
             for weights in weights_of(gan):
-                best[weights] = self.evaluator.measure(self.look(gan, weights))
+                best[weights] = self.tabulate(trainer, gan, self.look(gan, weights), weights)
         finally:
             gan.load_state_dict(last)
 
@@ -169,10 +169,18 @@ class Evaluation(Callback):
         for logger in trainer.loggers:
             logger.log_metrics(figures, step=gan.batches_seen)
 
+    def tabulate(self, trainer: L.Trainer, gan: GAN, seen: Seen, weights: str) -> dict[str, float]:
+        """The table of images, and of what else the family is, of which nothing is averaged."""
+        figures = self.evaluator.measure(seen)
+        if weights == "raw":
+            figures |= self.evaluator.measure_family(gan, trainer.datamodule)
+        return figures
+
     def look(self, gan: GAN, weights: str) -> Seen:
         """What the classifier sees of as many images as the protocol asks for."""
         evaluator = self.evaluator
-        return evaluator.extractor(evaluator.draw(gan, evaluator.n, weights == "ema"))
+        seen = evaluator.extractor(evaluator.draw(gan, evaluator.n, weights == "ema"))
+        return seen._replace(labels=gan.labels(evaluator.n))
 
     def draw_neighbours(self, seen: Seen, count: int = 10) -> None:
         """samples/neighbours.png: generated images above, their nearest training images below."""

@@ -29,7 +29,7 @@ class Samples(Callback):
     Args:
         folder: the run's.
         every: batches between pictures.
-        count: images a grid, a square number.
+        count: images a grid, a square number; a conditional GAN has a class a column instead.
         most_frames: of progress.gif, spread evenly over the run.
         most_rows: of epochs.png, likewise.
     """
@@ -45,7 +45,7 @@ class Samples(Callback):
         self.folder = Path(folder)
         self.every = every
         self.count = count
-        self.columns = math.isqrt(count)
+        self.columns = self.rows = math.isqrt(count)
         self.frames: images.Spread[Image.Image] = images.Spread(most_frames)
         self.strips: images.Spread[tuple[str, Image.Image]] = images.Spread(most_rows)
         self.real: Tensor | None = None  # the newest real batch
@@ -53,7 +53,11 @@ class Samples(Callback):
 
     def on_train_start(self, trainer: L.Trainer, gan: GAN) -> None:
         self.data = trainer.datamodule.dataset.name
-        self.latents = gan.prior(self.count, generator_for("fixed latents", gan.seed))
+        if gan.condition is not None:
+            self.columns = gan.condition.columns
+            self.rows = math.ceil(self.count / self.columns)
+        shown = self.rows * self.columns
+        self.latents = gan.prior(shown, generator_for("fixed latents", gan.seed))
         if not trainer.is_global_zero:
             return
         if gan.batches_seen:
@@ -111,9 +115,15 @@ class Samples(Callback):
         if gan.batches_seen % self.every:
             self.frames.add(images.indexed(picture))
         self.strips.add((f"epoch {epoch}", self.strip(picture)))
+        further = gan.pictures(trainer.datamodule.some("test", 1000, gan.device))
+        shown = {name: self.lay_out(x, f"{name}, epoch {epoch}") for name, x in further.items()}
+        for name, grid in shown.items():
+            self.save(grid, f"{name}.png")
         for logger in trainer.loggers:
             if hasattr(logger, "log_image"):
                 logger.log_image("samples/generated", [picture], step=gan.batches_seen)
+                for name, grid in shown.items():
+                    logger.log_image(f"samples/{name}", [grid], step=gan.batches_seen)
                 if self.real is not None:
                     real = self.draw_real(self.real, f"real, epoch {epoch}")
                     logger.log_image("samples/real", [real], step=gan.batches_seen)
@@ -142,18 +152,21 @@ class Samples(Callback):
 
     def draw_real(self, x: Tensor, what: str) -> Image.Image:
         """The picture of a real batch x (B, C, H, W)."""
-        return self.grid(x[: self.count], what)
+        return self.grid(x[: self.rows * self.columns], what)
 
     def strip(self, picture: Image.Image) -> Image.Image:
         """The row of epochs.png that is made of an epoch's picture: the first of its own."""
         rows = images.uncaptioned(picture)
-        return rows.crop(
-            (0, 0, rows.width, (rows.height - images.GAP) // self.columns + images.GAP)
-        )
+        return rows.crop((0, 0, rows.width, (rows.height - images.GAP) // self.rows + images.GAP))
 
     def grid(self, x: Tensor, what: str) -> Image.Image:
         caption = f"{self.data}, {what}"
         return images.captioned(images.grid(images.to_uint8(x), self.columns), caption)
+
+    def lay_out(self, x: Tensor, what: str) -> Image.Image:
+        """The picture of a grid (rows, columns, C, H, W)."""
+        grid = images.grid(images.to_uint8(x.flatten(0, 1)), x.shape[1])
+        return images.captioned(grid, f"{self.data}, {what}")
 
     def save(self, picture: Image.Image, name: str) -> None:
         images.save(picture, self.folder / "samples" / name)

@@ -7,7 +7,7 @@ MNIST is 47 MB, so it lives on the training device and a batch costs one gather;
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import lightning as L
 import torch
@@ -68,7 +68,6 @@ class Loader:
         self.chunk = chunk
         self.intervals = intervals
         self.stack = stack
-        self.places = 10 ** torch.arange(stack, device=images.y.device)  # of digits in a number
         there = len(images.x) // world_size // batch_size
         self.batches = there if most is None else min(there, most)
 
@@ -90,12 +89,17 @@ class Loader:
             start = stop
 
     def sample(self, indices: Tensor) -> Sample:
-        """One batch of (B, stack) indices: images (B, C, H, W) in [-1, 1] and labels (B,)."""
-        x = self.images.x[indices].flatten(1, 2)
-        if self.image_size is not None and self.image_size != x.shape[-1]:
-            x = transforms.resize(x, [self.image_size, self.image_size], antialias=True)
-        y = (self.images.y[indices] * self.places).sum(1)
-        return Sample(to_unit_range(x), y)
+        """One batch of (B, stack) indices."""
+        return Sample(*draw(self.images, indices, self.image_size))
+
+
+def draw(images: Images, indices: Tensor, size: int | None) -> tuple[Tensor, Tensor]:
+    """Of (B, stack) indices images (B, C, H, W) in [-1, 1], and the numbers (B,) they spell."""
+    x = images.x[indices].flatten(1, 2)
+    if size is not None and size != x.shape[-1]:
+        x = transforms.resize(x, [size, size], antialias=True)
+    places = 10 ** torch.arange(indices.shape[1], device=images.y.device)
+    return to_unit_range(x), (images.y[indices] * places).sum(1)
 
 
 class DataModule(L.LightningDataModule):
@@ -152,6 +156,16 @@ class DataModule(L.LightningDataModule):
         if self.image_size is not None:
             height = width = self.image_size
         return channels, height, width
+
+    def some(self, part: Literal["train", "test"], n: int | None, device: torch.device) -> Sample:
+        """`n` samples of a part with their labels, always the same; None is all."""
+        images = self.train if part == "train" else self.test
+        assert images is not None
+        indices = torch.randperm(len(images.x), generator=generator_for("some", part))
+        stack = self.dataset.stack
+        chosen = indices[: len(indices) // stack * stack].view(-1, stack)[:n]
+        x, y = draw(images, chosen, self.image_size)
+        return Sample(x.to(device), y.to(device))
 
     def train_dataloader(self) -> Loader:
         assert self.train is not None

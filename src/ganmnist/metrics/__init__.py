@@ -7,6 +7,7 @@ from ganmnist.metrics.extractor import Extractor
 from ganmnist.metrics.fid import FID
 from ganmnist.metrics.inception_score import InceptionScore
 from ganmnist.metrics.kid import KID
+from ganmnist.metrics.labels import GANTest, GANTrain
 from ganmnist.metrics.memorization import Memorization
 from ganmnist.metrics.modes import Modes
 from ganmnist.metrics.plane import PlaneEvaluator, Recovered
@@ -19,6 +20,8 @@ __all__ = [
     "ClassKL",
     "Evaluator",
     "Extractor",
+    "GANTest",
+    "GANTrain",
     "InceptionScore",
     "Memorization",
     "Metric",

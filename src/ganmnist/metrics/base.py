@@ -22,15 +22,24 @@ class Seen(NamedTuple):
     images: Tensor  # (N, C, H, W) uint8
     features: Tensor  # (N, F)
     logits: Tensor  # (N, K, 10), for the K digits that an image shows
+    labels: Tensor | None = None  # (N,), what a conditional generator was asked for
 
     def first(self, n: int) -> Seen:
         """The first n images."""
-        return Seen(*(part[:n] for part in self))
+        labels = None if self.labels is None else self.labels[:n]
+        return Seen(self.images[:n], self.features[:n], self.logits[:n], labels)
 
     @property
     def classes(self) -> Tensor:
         """(N, K) predicted classes."""
         return self.logits.argmax(-1)
+
+    @property
+    def numbers(self) -> Tensor:
+        """(N,) the predicted classes as one number, which the K digits spell, the ones first."""
+        _, digits, classes = self.logits.shape
+        place = classes ** torch.arange(digits, device=self.logits.device)
+        return (self.classes * place).sum(1)
 
 
 class Eye(Protocol):
@@ -95,6 +104,11 @@ class Real:
     def validation(self) -> Seen:
         """`n` of the training images, always the same."""
         return self.see(self.dataset.still(self.parts["train"], self.n))
+
+    @cached_property
+    def accuracies(self) -> dict[int, float]:
+        """What metrics have found of real images, by how many they were."""
+        return {}
 
     @cached_property
     def test_to_train(self) -> Tensor:

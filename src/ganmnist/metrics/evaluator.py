@@ -159,6 +159,16 @@ class Evaluator:
             figures |= metric(seen, self.real)
         return {self.key(name): value for name, value in figures.items()}
 
+    def measure_family(self, gan: GAN, data: DataModule) -> dict[str, float]:
+        """What the GAN's family measures of itself, in evaluation mode."""
+        parts = (data.some(part, None, gan.device) for part in ("train", "test"))
+        was_training = gan.training
+        gan.eval()
+        with torch.no_grad():
+            figures = gan.figures(*parts)
+        gan.train(was_training)
+        return {self.key(name): value for name, value in figures.items()}
+
 
 def key_of(metric: str, data: str) -> str:
     """A metric's key: on other data than MNIST it carries their name."""

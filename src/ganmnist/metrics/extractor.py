@@ -73,9 +73,7 @@ class Extractor:
 
     def look(self, batch: Tensor) -> tuple[Tensor, Tensor]:
         """(B, C, H, W) uint8 to features (B, K x 64) and logits (B, K, 10), both float64."""
-        x = self.glyphs(to_unit_range(batch))
-        if x.shape[-2:] != (SIZE, SIZE):
-            x = transforms.resize(x, [SIZE, SIZE], antialias=True)
+        x = self.glyphs_of(batch)
         with (
             torch.autocast(self.device.type, enabled=False),
             torch.backends.cudnn.flags(enabled=True, allow_tf32=False),
@@ -85,6 +83,13 @@ class Extractor:
         # To the CPU first: not every device has float64.
         features, logits = (t.cpu().double().unflatten(0, x.shape[:2]) for t in (features, logits))
         return features.flatten(1), logits
+
+    def glyphs_of(self, batch: Tensor) -> Tensor:
+        """(B, C, H, W) uint8 to the digits that they show, (B, K, 28, 28) in [-1, 1]."""
+        x = self.glyphs(to_unit_range(batch))
+        if x.shape[-2:] != (SIZE, SIZE):
+            x = transforms.resize(x, [SIZE, SIZE], antialias=True)
+        return x
 
 
 def classifier_path(dataset: DataSet) -> Path:

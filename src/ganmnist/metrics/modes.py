@@ -24,8 +24,7 @@ class Modes(Metric):
 
 def measure(seen: Seen, prefix: str) -> dict[str, float]:
     _, digits, classes = seen.logits.shape
-    place = classes ** torch.arange(digits, device=seen.logits.device)
-    p = frequencies((seen.classes * place).sum(1), classes**digits)
+    p = frequencies(seen.numbers, classes**digits)
     return {
         f"{prefix}modes": float((p > 0).sum()),
         f"{prefix}mode_kl": kl_divergence(p, torch.full_like(p, 1 / len(p))),

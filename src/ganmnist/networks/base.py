@@ -1,4 +1,4 @@
-"""What every discriminator is, and the normalisations that networks choose from."""
+"""What every discriminator is, what is put around one, and the norms that networks choose from."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ class Discriminator(nn.Module):
     n_features: int  # F
     # What it makes of an image never depends on the others of its batch, as batch norm would.
     singly = False
+    sees_images = True  # and not latents alone
 
     def features(self, sample: Sample) -> Tensor:
         """(B, F) features of the sample."""
@@ -34,6 +35,22 @@ class Discriminator(nn.Module):
     def forward(self, sample: Sample) -> Tensor:
         """(B,) logits."""
         return self.score(self.features(sample), sample)
+
+
+class Wrapper(Discriminator):
+    """The discriminator inside, unchanged."""
+
+    def __init__(self, inside: Discriminator) -> None:
+        super().__init__()
+        self.inside = inside
+        self.n_features = inside.n_features
+        self.sees_images = inside.sees_images
+
+    def features(self, sample: Sample) -> Tensor:
+        return self.inside.features(sample)
+
+    def score(self, features: Tensor, sample: Sample) -> Tensor:
+        return self.inside.score(features, sample)
 
 
 # Layers for (B, C, H, W), made for a number of channels.

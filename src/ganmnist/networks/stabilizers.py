@@ -15,26 +15,11 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.utils.parametrizations import spectral_norm
 
-from ganmnist.networks.base import Discriminator
+from ganmnist.networks.base import Discriminator, Wrapper
 from ganmnist.schedules import Value, at, checked
 
 if TYPE_CHECKING:
     from ganmnist.duel import Clock, Sample
-
-
-class Wrapper(Discriminator):
-    """The discriminator inside, unchanged."""
-
-    def __init__(self, inside: Discriminator) -> None:
-        super().__init__()
-        self.inside = inside
-        self.n_features = inside.n_features
-
-    def features(self, sample: Sample) -> Tensor:
-        return self.inside.features(sample)
-
-    def score(self, features: Tensor, sample: Sample) -> Tensor:
-        return self.inside.score(features, sample)
 
 
 class SpectralNorm(Wrapper):

@@ -1,0 +1,119 @@
+"""Bidirectional GANs (BiGAN: Donahue et al., 2016, arXiv 1605.09782; ALI: arXiv 1606.00704).
+
+Beside G, which makes images of latents, an encoder E makes latents of images, and D tells the pairs
+(x, E(x)) from (G(z), z). Where it cannot, each undoes the other:
+
+    L_D = l_D((x, E(x)), (G(z), z)),    L_G,E = l_G((G(z), z)) + l_G((x, E(x)), sides swapped)
+
+for any objective l. E's loss is G's, of a D that has changed its mind about everything.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ganmnist.duel import Duel, Sample
+from ganmnist.gan import GAN
+from ganmnist.metrics.neighbours import nearest
+from ganmnist.networks.base import Discriminator, Wrapper
+from ganmnist.objectives import Objective
+
+BATCH = 500  # images at a time, where nothing is trained
+
+
+class Opposed(Wrapper):
+    """A discriminator that answers the opposite."""
+
+    def score(self, features: Tensor, sample: Sample) -> Tensor:
+        return -super().score(features, sample)
+
+
+class BothWays(Objective):
+    """A game that the real side plays too: it shall pass for the fake one."""
+
+    def __init__(self, game: Objective) -> None:
+        super().__init__()
+        self.game = game
+        of_d, of_g = game.equilibrium
+        self.equilibrium = (of_d, None if of_g is None else 2 * of_g)
+        self.probability = game.probability
+        self.bounds_slope = game.bounds_slope
+
+    def setup(self, generator: nn.Module, discriminator: Discriminator) -> None:
+        self.game.setup(generator, discriminator)
+
+    def after_d_update(self, discriminator: Discriminator) -> None:
+        self.game.after_d_update(discriminator)
+
+    def d_loss(self, duel: Duel) -> Tensor:
+        return self.game.d_loss(duel)
+
+    def g_loss(self, duel: Duel) -> Tensor:
+        swapped = Duel(Opposed(duel.discriminator), duel.fake, duel.real)
+        of_g, of_e = self.game.g_loss(duel), self.game.g_loss(swapped)
+        if of_g is None or of_e is None:
+            raise ValueError("An encoder learns from G's loss, and this objective has none.")
+        return duel.part("generator", of_g) + duel.part("encoder", of_e)
+
+
+class BiGAN(GAN):
+    """A GAN with an encoder, samples (B, C, H, W) to latents (B, Z); D sees pairs."""
+
+    def __init__(self, encoder: nn.Module, **parts: Any) -> None:
+        super().__init__(**parts)
+        self.encoder = encoder
+
+    def real(self, batch: Sample, z: Tensor) -> Sample:
+        return Sample(batch.x, batch.y, self.encoder(batch))
+
+    def pictures(self, real: Sample) -> dict[str, Tensor]:
+        return {"reconstructions": self.beside(real)}
+
+    def figures(self, train: Sample, test: Sample) -> dict[str, float]:
+        """`nn_accuracy`: of test images, labelled like the training image of the nearest latent."""
+        assert train.y is not None
+        assert test.y is not None
+        _, index = nearest(self.encode(test).double(), self.encode(train).double())
+        right = train.y[index] == test.y
+        return {
+            "nn_accuracy": right.double().mean().item(),
+            "reconstruction": distance(test, self.reconstruct(test)),
+        }
+
+    @torch.no_grad()
+    def encode(self, real: Sample) -> Tensor:
+        """The latents (B, Z) of real samples, in evaluation mode."""
+        was_training = self.encoder.training
+        self.encoder.eval()
+        latents = torch.cat([self.encoder(part) for part in split(real)])
+        self.encoder.train(was_training)
+        return latents
+
+    def beside(self, real: Sample, rows: int = 5) -> Tensor:
+        """Rows of ten real images, and below each row what G makes of their codes."""
+        assert real.x is not None
+        few = Sample(real.x[: 10 * rows], None if real.y is None else real.y[: 10 * rows])
+        assert few.x is not None
+        pairs = [x.unflatten(0, (-1, 10)) for x in (few.x, self.reconstruct(few))]
+        return torch.stack(pairs, 1).flatten(0, 1)
+
+    def reconstruct(self, real: Sample) -> Tensor:
+        """G(E(x)), images (B, C, H, W), in evaluation mode."""
+        parts = zip(self.encode(real).split(BATCH), split(real), strict=True)
+        return torch.cat([self.sample(z, part.y) for z, part in parts])
+
+
+def split(real: Sample) -> list[Sample]:
+    """Real samples in batches."""
+    assert real.x is not None
+    labels = [None] * len(real.x.split(BATCH)) if real.y is None else real.y.split(BATCH)
+    return [Sample(x, y) for x, y in zip(real.x.split(BATCH), labels, strict=True)]
+
+
+def distance(real: Sample, images: Tensor) -> float:
+    """The mean squared distance of an image from the one that was made of it, a pixel in [0, 1]."""
+    assert real.x is not None
+    return ((real.x - images) / 2).square().flatten(1).sum(1).mean().item()

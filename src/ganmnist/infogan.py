@@ -1,0 +1,148 @@
+"""InfoGAN (Chen et al., 2016, arXiv 1606.03657): a part of the latent that can be read off images.
+
+The latent holds a code c, one of K categories and some numbers in [-1, 1], beside noise. A head Q
+on D's features reads c back from G(z), and both players are charged
+
+    L = E[-log Q(category | G(z))] + w E |c - Q_mean(G(z))|^2 / 2
+
+an upper bound, but for a constant, of -I(c; G(z)): Q's density of the numbers has variance 1. As in
+the authors' program, D's features learn from it as well, and w is 0.1.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ganmnist.duel import Duel, Sample, Term
+from ganmnist.gan import GAN
+from ganmnist.rng import generator_for
+from ganmnist.schedules import checked_number
+
+if TYPE_CHECKING:
+    from ganmnist.networks.base import Discriminator
+
+
+class Codes:
+    """Latents (n, dim): a one-hot category, numbers uniform in [-1, 1], then normal noise."""
+
+    def __init__(self, dim: int, categories: int = 10, numbers: int = 2) -> None:
+        if categories < 2 or numbers < 0 or dim < categories + numbers:
+            raise ValueError(
+                f"latent_dim={dim} has no room for {categories} categories and {numbers} numbers: "
+                "raise it, or change gan.latent"
+            )
+        self.dim = dim
+        self.categories = categories
+        self.numbers = numbers
+
+    def __call__(
+        self,
+        n: int,
+        device: torch.device | str = "cpu",
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        how: Any = {"device": device, "generator": generator}
+        category = torch.randint(self.categories, (n,), **how)
+        numbers = 2 * torch.rand(n, self.numbers, **how) - 1
+        noise = torch.randn(n, self.dim - self.categories - self.numbers, **how)
+        return torch.cat([F.one_hot(category, self.categories), numbers, noise], 1)
+
+    def read(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """The categories (n,) and the numbers (n, numbers) in latents."""
+        category, numbers, _ = z.tensor_split((self.categories, self.categories + self.numbers), 1)
+        return category.argmax(1), numbers
+
+
+class MutualInformation(Term):
+    """The surprise of Q at the code, in nats.
+
+    Args:
+        codes: how latents hold it.
+        weight: of the whole.
+        numbers_weight: w, of the numbers' share.
+        hidden: units of the layer between the features and the code.
+    """
+
+    def __init__(
+        self, codes: Codes, weight: float = 1.0, numbers_weight: float = 0.1, hidden: int = 128
+    ) -> None:
+        super().__init__()
+        checked_number("the weight of MutualInformation", weight)
+        checked_number("the numbers_weight of MutualInformation", numbers_weight)
+        self.codes = codes
+        self.weight = weight
+        self.numbers_weight = numbers_weight
+        self.hidden = hidden
+
+    def setup(self, generator: nn.Module, discriminator: Discriminator) -> None:
+        self.q = nn.Sequential(
+            nn.Linear(discriminator.n_features, self.hidden),
+            nn.LeakyReLU(0.1),
+            nn.Linear(self.hidden, self.codes.categories + self.codes.numbers),
+        )
+
+    def guess(self, features: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (B, categories) and means (B, numbers) of features (B, F)."""
+        logits, means = self.q(features).float().tensor_split((self.codes.categories,), 1)
+        return logits, means
+
+    def d_loss(self, duel: Duel) -> Tensor:
+        return self.surprise(duel)
+
+    def g_loss(self, duel: Duel) -> Tensor:
+        return self.surprise(duel)
+
+    def surprise(self, duel: Duel) -> Tensor:
+        assert duel.fake.z is not None
+        category, numbers = self.codes.read(duel.fake.z)
+        logits, means = self.guess(duel.fake_features)
+        distance = (means - numbers).square().sum(1).mean() / 2
+        return self.weight * (F.cross_entropy(logits, category) + self.numbers_weight * distance)
+
+
+class InfoGAN(GAN):
+    """Shows what each part of the code does, and uses the category to tell digits apart."""
+
+    latent: Codes
+    steps = 10  # from -2 to 2, twice as far as in training
+
+    def pictures(self, real: Sample) -> dict[str, Tensor]:
+        """A column a category; for each number, a category a row and the number rising in it."""
+        codes, rng = self.latent, generator_for("code pictures", self.seed)
+        k = codes.categories
+        z = codes(10, "cpu", rng)[:, None].repeat(1, k, 1)
+        z[..., :k] = torch.eye(k)
+        grids = {"categories": z}
+        for i in range(k, k + codes.numbers):
+            z = codes(1, "cpu", rng).repeat(k, self.steps, 1)
+            z[..., :k] = torch.eye(k)[:, None]
+            z[..., i] = torch.linspace(-2, 2, self.steps)
+            grids[f"number_{i - k + 1}"] = z
+        return {
+            name: self.sample(z.flatten(0, 1).to(self.device)).unflatten(0, z.shape[:2])
+            for name, z in grids.items()
+        }
+
+    def figures(self, train: Sample, test: Sample) -> dict[str, float]:
+        """`code_error`: test images whose category is, in training images, mostly another digit's.
+
+        The paper names each category after a digit; here the training labels do.
+        """
+        of_train, of_test = self.categories(train), self.categories(test)
+        assert train.y is not None
+        assert test.y is not None
+        k, digits = self.latent.categories, int(train.y.max()) + 1
+        counts = torch.bincount(of_train * digits + train.y, minlength=k * digits).view(k, digits)
+        wrong = counts.argmax(1)[of_test] != test.y
+        return {"code_error": wrong.double().mean().item()}
+
+    def categories(self, real: Sample) -> Tensor:
+        """(n,) the category that Q sees in images."""
+        (q,) = (term for term in self.all_terms if isinstance(term, MutualInformation))
+        assert real.x is not None
+        seen = (self.discriminator.features(Sample(x)) for x in real.x.split(250))
+        return torch.cat([q.guess(features)[0].argmax(1) for features in seen])

@@ -1,0 +1,497 @@
+"""The families: what their games are worth, who is trained by what, and that labels are obeyed."""
+
+import json
+import math
+from functools import partial
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from conftest import RandomImages, configuration, fit, images, small_gan, watch
+from hydra.errors import InstantiationException
+from hydra.utils import instantiate
+from launch import BRIEF, BRIEFLY_MEASURED, launch
+from PIL import Image
+from torch import nn
+
+from ganmnist.aae import AAE, Reconstruction
+from ganmnist.auxiliary import AuxiliaryClassifier
+from ganmnist.bigan import BiGAN, BothWays, distance
+from ganmnist.data import DataModule
+from ganmnist.duel import Duel, Sample
+from ganmnist.errors import UserError
+from ganmnist.infogan import Codes, InfoGAN, MutualInformation
+from ganmnist.latents import Labels, Normal
+from ganmnist.loading import load
+from ganmnist.metrics import GANTest, GANTrain, Seen
+from ganmnist.networks import conditional, dcgan, encoders, mlp
+from ganmnist.objectives import BCE
+from ganmnist.paths import conf_dir
+from ganmnist.rng import generator_for
+from ganmnist.train import train
+
+close = torch.testing.assert_close
+FAMILIES = sorted(file.stem for file in (conf_dir() / "family").glob("*.yaml"))
+CONDITIONAL = ["aae_labels", "acgan", "cgan", "projection"]
+# What a family shows and measures besides what every GAN does.
+PICTURES = {
+    "infogan": {"categories", "number_1", "number_2"},
+    "bigan": {"reconstructions"},
+    "aae": {"reconstructions", "manifold", "map"},
+    "aae_labels": {"reconstructions"},
+}
+FIGURES = {
+    "infogan": {"code_error"},
+    "bigan": {"nn_accuracy", "reconstruction"},
+    "aae": {"reconstruction"},
+    "aae_labels": {"reconstruction"},
+}
+
+
+def d_for_8x8(channels: int = 1) -> dcgan.Discriminator:
+    return dcgan.Discriminator(channels, widths=[4], kernels=[4, 4], strides=[2, 1])
+
+
+def conditional_gan(**parts):
+    inside = dcgan.Generator(4 + 10, widths=[8], kernels=[4, 4], strides=[1, 2])
+    return small_gan(generator=conditional.Generator(inside, 10), condition=Labels(10), **parts)
+
+
+# Labels
+
+
+def test_labels_come_in_turn() -> None:
+    assert Labels(3)(7).tolist() == [0, 1, 2, 0, 1, 2, 0]
+    assert Labels(10, [7, 1])(5).tolist() == [7, 1, 7, 1, 7]
+    assert [Labels(3).columns, Labels(1000).columns, Labels(10, [7, 1]).columns] == [3, 10, 2]
+
+
+@pytest.mark.parametrize("wrong", [(0,), (3, [3]), (3, [-1]), (3, [])])
+def test_labels_that_are_none_are_refused(wrong: tuple) -> None:
+    with pytest.raises(ValueError, match="choose"):
+        Labels(*wrong)
+
+
+def test_pictures_are_made_of_labels_in_turn() -> None:
+    gan = conditional_gan()
+    z, y = gan.prior(13, torch.Generator().manual_seed(1))
+    assert y.tolist() == [*range(10), 0, 1, 2]
+    close(gan.sample(z, y), torch.cat([gan.sample(z[:4], y[:4]), gan.sample(z[4:], y[4:])]))
+    assert small_gan().prior(3)[1] is None
+
+
+# Networks
+
+
+def test_a_generator_is_given_the_label_beside_its_latent() -> None:
+    inside = mlp.Generator(5, image_size=8).eval()
+    z, y = torch.randn(3, 2), torch.tensor([2, 0, 1])
+    rows = torch.tensor([[0.0, 0, 1], [1, 0, 0], [0, 1, 0]])
+    close(conditional.Generator(inside, 3)(z, y), inside(torch.cat([z, rows], 1)))
+
+
+@pytest.mark.parametrize("form", [conditional.Joined, conditional.Projection])
+def test_labels_are_asked_for(form: type) -> None:
+    with pytest.raises(ValueError, match="needs labels"):
+        conditional.Generator(mlp.Generator(5), 3)(torch.randn(1, 2))
+    wrapped = form(d_for_8x8(2), 10, **({"image_size": 8} if form is conditional.Joined else {}))
+    with pytest.raises(ValueError, match="needs labels"):
+        wrapped(Sample(torch.randn(1, 2 - (form is conditional.Joined), 8, 8)))
+
+
+def test_joined_is_the_discriminator_of_one_channel_more() -> None:
+    inside, sample = d_for_8x8(2).eval(), images()
+    joined = conditional.Joined(inside, 10, image_size=8)
+    maps = joined.map.weight.T[sample.y].view(-1, 1, 8, 8)
+    close(joined(sample), inside(Sample(torch.cat([sample.x, maps], 1))))
+    other = sample._replace(y=(sample.y + 1) % 10)
+    assert not torch.allclose(joined(sample), joined(other))
+
+
+def test_projection_adds_the_label_s_view_of_the_features() -> None:
+    inside, sample = d_for_8x8().eval(), images()
+    projection = conditional.Projection(inside, 10)
+    v = projection.vector.weight.T[sample.y]
+    close(projection(sample) - inside(sample), (v * inside.features(sample)).sum(1))
+
+
+@pytest.mark.parametrize("norm", ["batch", "none"])
+def test_both_sides_in_one_pass_where_the_network_inside_allows_it(norm: str) -> None:
+    inside = dcgan.Discriminator(2, widths=[4], kernels=[4, 4], strides=[2, 1], norm=norm)
+    joined = conditional.Joined(inside, 10, image_size=8)
+    assert joined.singly == (norm == "none") == conditional.Projection(inside, 10).singly
+    if joined.singly:
+        duels = [Duel(joined, images(), images(), at_once) for at_once in (True, False)]
+        duels[1].real, duels[1].fake = duels[0].real, duels[0].fake
+        close(duels[0].real_logits, duels[1].real_logits)
+        close(duels[0].fake_logits, duels[1].fake_logits)
+
+
+# The auxiliary classifier
+
+
+def head_of(term: AuxiliaryClassifier, discriminator: nn.Module) -> AuxiliaryClassifier:
+    term.setup(nn.Identity(), discriminator)
+    return term
+
+
+def test_a_head_that_knows_nothing_is_charged_ln_10_a_side() -> None:
+    d = d_for_8x8()
+    term = head_of(AuxiliaryClassifier(10, weight=0.5), d)
+    nn.init.zeros_(term.head.weight)
+    nn.init.zeros_(term.head.bias)
+    duel = Duel(d, images(), images())
+    close(term.d_loss(duel).item(), math.log(10))
+    close(term.g_loss(duel).item(), math.log(10) / 2)
+
+
+def test_a_head_that_knows_all_is_charged_nothing() -> None:
+    d = d_for_8x8()
+    term = head_of(AuxiliaryClassifier(10), d)
+    sample = images()._replace(y=torch.full((8,), 3))
+    with torch.no_grad():
+        term.head.weight.zero_()
+        term.head.bias.copy_(1e3 * F.one_hot(torch.tensor(3), 10))
+    duel = Duel(d, sample, sample)
+    assert term.d_loss(duel).item() == term.g_loss(duel).item() == 0.0
+
+
+def test_acgan_trains_its_head_with_d_alone() -> None:
+    gan = conditional_gan(terms={"acgan": AuxiliaryClassifier(10)})
+    moved = watch(gan)
+    fit(gan, batches=2)
+    trained = {name for name, _ in gan.named_parameters()}
+    of_d = {name for name in trained if name.startswith(("discriminator", "terms.acgan"))}
+    assert moved["d"] & trained == of_d
+    assert moved["g"] & trained == {name for name in trained if name.startswith("generator")}
+
+
+def test_the_fake_side_has_the_labels_of_the_real_one() -> None:
+    gan, batch = conditional_gan(), images()
+    fake, z = gan.make_fake(batch)
+    close(fake.y, batch.y)
+    close(fake.x, gan.generator(z, batch.y))
+
+
+# InfoGAN
+
+
+def test_codes_are_a_category_and_numbers_and_noise() -> None:
+    codes = Codes(dim=20, categories=4, numbers=3)
+    z = codes(50_000, generator=torch.Generator().manual_seed(0))
+    assert z.shape == (50_000, 20)
+    assert set(z[:, :4].unique().tolist()) == {0.0, 1.0}
+    assert (z[:, :4].sum(1) == 1).all()
+    category, numbers = codes.read(z)
+    close(F.one_hot(category, 4).float(), z[:, :4])
+    close(numbers, z[:, 4:7])
+    # To five standard deviations: shares of 1/4, mean 0 and variance 1/3, mean 0 and variance 1.
+    root = 50_000**0.5
+    assert ((z[:, :4].mean(0) - 1 / 4).abs() < 5 * (3 / 16) ** 0.5 / root).all()
+    assert numbers.abs().max() <= 1
+    assert (numbers.mean(0).abs() < 5 * (1 / 3) ** 0.5 / root).all()
+    assert ((numbers.square().mean(0) - 1 / 3).abs() < 5 * (4 / 45) ** 0.5 / root).all()
+    assert (z[:, 7:].mean(0).abs() < 5 / root).all()
+    assert ((z[:, 7:].square().mean(0) - 1).abs() < 5 * 2**0.5 / root).all()
+
+
+def test_a_code_needs_room() -> None:
+    with pytest.raises(ValueError, match="latent_dim=11 has no room for 10 categories"):
+        Codes(11)
+
+
+def informed(categories: int = 3, numbers: int = 2, **weights: float) -> MutualInformation:
+    term = MutualInformation(Codes(8, categories, numbers), hidden=5, **weights)
+    term.setup(nn.Identity(), d_for_8x8())
+    return term
+
+
+def test_information_that_is_not_read_costs_the_code_s_entropy() -> None:
+    """With Q constant: ln 3 for the category, and half of E|c|^2 = 2/3 for two numbers."""
+    term = informed(weight=2.0, numbers_weight=0.1)
+    nn.init.zeros_(term.q[-1].weight)
+    nn.init.zeros_(term.q[-1].bias)
+    z = term.codes(8)
+    fake = images()._replace(z=z)
+    duel = Duel(d_for_8x8(), images(), fake)
+    numbers = term.codes.read(z)[1].square().sum(1).mean().item() / 2
+    expected = 2 * (math.log(3) + 0.1 * numbers)
+    close(term.d_loss(duel).item(), expected)
+    close(term.g_loss(duel).item(), expected)
+
+
+def test_information_trains_q_with_d_and_the_generator_with_g() -> None:
+    gan = small_gan(InfoGAN, latent=Codes(4, 2, 1), terms={"information": informed(2, 1)})
+    gan.terms["information"].codes = gan.latent
+    moved = watch(gan)
+    fit(gan, batches=2)
+    trained = {name for name, _ in gan.named_parameters()}
+    of_d = {name for name in trained if name.startswith(("discriminator", "terms.information"))}
+    assert moved["d"] & trained == of_d
+    assert moved["g"] & trained == {name for name in trained if name.startswith("generator")}
+
+
+def test_code_pictures_change_one_part_of_the_code() -> None:
+    gan = small_gan(InfoGAN, latent=Codes(4, 2, 1), terms={"information": informed(2, 1)})
+    asked = []
+    gan.sample = lambda z: asked.append(z) or torch.zeros(len(z), 1, 8, 8)
+    grids = gan.pictures(images())
+    assert {name: (*grid.shape,) for name, grid in grids.items()} == {
+        "categories": (10, 2, 1, 8, 8),
+        "number_1": (2, 10, 1, 8, 8),
+    }
+    by_category, by_number = asked[0].view(10, 2, 4), asked[1].view(2, 10, 4)
+    close(by_category[:, :, :2], torch.eye(2).expand(10, 2, 2))
+    close(by_category[:, 0, 2:], by_category[:, 1, 2:])
+    close(by_number[..., 2], torch.linspace(-2, 2, 10).expand(2, 10))
+    close(by_number[..., 3], by_number[:1, :1, 3].expand(2, 10))
+
+
+def test_code_error_is_of_the_digit_that_a_category_mostly_is() -> None:
+    gan = small_gan(InfoGAN, latent=Codes(4, 2, 1), terms={"information": informed(2, 1)})
+    answers = {5: [0, 0, 0, 1, 1], 4: [0, 1, 1, 0]}
+    gan.categories = lambda real: torch.tensor(answers[len(real.y)])
+    train, test = (Sample(y=torch.tensor(y)) for y in ([7, 7, 2, 3, 3], [7, 3, 7, 2]))
+    # Category 0 is mostly a 7 and 1 a 3, so of 7 3 7 2 it says 7 3 3 7.
+    assert gan.figures(train, test) == {"code_error": 0.5}
+
+
+# Figures of labels
+
+
+def answering(numbers: list[list[int]], labels: list[int] | None) -> Seen:
+    logits = 1e4 * F.one_hot(torch.tensor(numbers), 10).double()
+    n = len(numbers)
+    asked = None if labels is None else torch.tensor(labels)
+    return Seen(torch.zeros(n, 1, 1, 1, dtype=torch.uint8), torch.zeros(n, 2), logits, asked)
+
+
+def test_gan_test_is_the_share_of_labels_that_are_seen() -> None:
+    real = SimpleNamespace()
+    assert GANTest()(answering([[3], [4], [5], [5]], [3, 4, 5, 6]), real) == {"gan_test": 0.75}
+    # A stacked image spells a number, the ones first.
+    assert GANTest()(answering([[3, 2, 1], [3, 2, 1]], [123, 321]), real) == {"gan_test": 0.5}
+    assert GANTest()(answering([[3]], None), real) == {}
+
+
+def test_gan_train_of_the_real_images_is_real_train(data_root: Path) -> None:
+    config = configuration("folder=here", "data=digits")
+    data = DataModule(instantiate(config.data), 8)
+    data.prepare_data()
+    data.setup()
+    evaluator = instantiate(config.metrics)
+    evaluator.prepare(data)
+    some = torch.randperm(len(data.train.x), generator=generator_for("still"))[:1024]
+    x, y = data.train.x[some], data.train.y[some]
+    seen = evaluator.extractor(x)._replace(labels=y)
+    found = GANTrain(epochs=6)(seen, evaluator.real)
+    assert found.keys() == {"gan_train", "real_train"}
+    assert found["gan_train"] == found["real_train"]
+    wrong = seen._replace(labels=(y + 1) % 10)
+    assert GANTrain(epochs=6)(wrong, evaluator.real)["gan_train"] < 0.1 < 0.5 < found["real_train"]
+    assert GANTrain()(seen._replace(labels=None), evaluator.real) == {}
+
+
+def test_some_samples_are_always_the_same_and_keep_their_labels() -> None:
+    data = DataModule(RandomImages(20), 4)
+    data.prepare_data()
+    data.setup()
+    first, again = (data.some("train", 7, torch.device("cpu")) for _ in range(2))
+    close(first.x, again.x)
+    for x, y in zip(first.x, first.y, strict=True):
+        bytes_ = ((x + 1) * 127.5).round().to(torch.uint8)
+        (place,) = (data.train.x == bytes_).flatten(1).all(1).nonzero()
+        assert data.train.y[place] == y
+    assert len(data.some("test", None, torch.device("cpu")).x) == 16
+
+
+# Whole runs
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory, digits_root: Path) -> Path:
+    """A run of two batches of every family."""
+    folder = tmp_path_factory.mktemp("families")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GANMNIST_DATA", str(digits_root))
+        for family in FAMILIES:
+            brief = (*BRIEF, f"family={family}", "metrics=default", *BRIEFLY_MEASURED)
+            table = ("metrics.table.kid.subset_size=50", "metrics.n=128")
+            short = ("metrics.table.gan_train.epochs=1",)
+            train(configuration(f"folder={folder / family}", *brief, *table, *short))
+    return folder
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_family_s_run_is_whole(runs: Path, family: str) -> None:
+    run = runs / family
+    summary = json.loads((run / "summary.json").read_text())
+    assert summary["status"] == "finished"
+    final = summary["metrics"]["final"]
+    raw, ema = ({name.removeprefix("digits_") for name in final[kind]} for kind in ("raw", "ema"))
+    labelled = {"gan_test", "gan_train", "real_train"}
+    assert labelled & raw == labelled & ema == (labelled if family in CONDITIONAL else set())
+    further = set().union(*FIGURES.values())
+    assert further & raw == FIGURES.get(family, set())
+    assert not further & ema
+    report = (run / "report.html").read_text()
+    for name in set().union(*PICTURES.values()):
+        expected = name in PICTURES.get(family, ())
+        assert (run / f"samples/{name}.png").exists() == expected
+        assert (f'id="{name}"' in report) == expected
+    # Labels have a column each.
+    columns = 10 if family in CONDITIONAL else 8
+    assert Image.open(run / "samples/epoch_001.png").width == columns * (28 * 2 + 2) + 2
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_family_goes_on_to_the_bit_in_bfloat16(
+    data_root: Path, family: str, tmp_path: Path
+) -> None:
+    def weights(folder: Path) -> dict[str, torch.Tensor]:
+        checkpoint = torch.load(folder / "checkpoints/last.ckpt", weights_only=True)
+        return checkpoint["state_dict"]
+
+    few = (*BRIEF, f"family={family}", "trainer.precision=bf16-mixed")
+    launch(*few, "epochs=2", f"hydra.run.dir={tmp_path / 'whole'}")
+    launch(*few, f"hydra.run.dir={tmp_path / 'half'}")
+    launch(f"resume={tmp_path / 'half'}", "epochs=2")
+    whole, resumed = weights(tmp_path / "whole"), weights(tmp_path / "half")
+    assert all(torch.equal(value, resumed[name]) for name, value in whole.items())
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_family_is_loaded_and_drawn(runs: Path, family: str) -> None:
+    gan = load(runs / family, "last")
+    assert gan.sample(3).shape == (3, 1, 28, 28)
+    assert (gan.condition is not None) == (family in CONDITIONAL)
+
+
+def test_fewer_classes_than_the_data_have_are_refused(data_root: Path, tmp_path: Path) -> None:
+    few = (*BRIEF, "family=projection", "gan.condition.classes=9")
+    with pytest.raises(UserError, match=r"is less than the 10 classes of digits: choose"):
+        train(configuration(f"folder={tmp_path}", *few))
+
+
+# Encoders
+
+
+def bigan(**parts):
+    body = partial(dcgan.Discriminator, widths=[4], kernels=[4, 4], strides=[2, 1])
+    default = {
+        "encoder": encoders.Encoder(body(), 4),
+        "discriminator": encoders.Joint(body(), 4, hidden=8),
+        "objective": BothWays(BCE()),
+    }
+    return small_gan(BiGAN, **{**default, **parts})
+
+
+def aae(**parts):
+    body = dcgan.Discriminator(widths=[4], kernels=[4, 4], strides=[2, 1])
+    default = {
+        "encoder": encoders.Encoder(body, 4),
+        "discriminator": encoders.Latent(4, [8]),
+        "terms": {"reconstruction": Reconstruction()},
+    }
+    return small_gan(AAE, **{**default, **parts})
+
+
+def test_the_game_of_pairs_both_ways_in_closed_form() -> None:
+    """-log D on G's side, -log(1 - D) on E's, and at the optimum ln 2 each."""
+    gan = bigan()
+    sides = (images()._replace(z=torch.randn(8, 4)) for _ in range(2))
+    duel = Duel(gan.discriminator, *sides)
+    d_real, d_fake = duel.real_logits.sigmoid(), duel.fake_logits.sigmoid()
+    close(BothWays(BCE()).g_loss(duel), -d_fake.log().mean() - (1 - d_real).log().mean())
+    close(BothWays(BCE()).d_loss(duel), -d_real.log().mean() - (1 - d_fake).log().mean())
+    assert BothWays(BCE()).equilibrium == pytest.approx((2 * math.log(2), 2 * math.log(2)))
+    nn.init.zeros_(gan.discriminator.last.weight)
+    nn.init.zeros_(gan.discriminator.last.bias)
+    undecided = Duel(gan.discriminator, duel.real, duel.fake)
+    close(BothWays(BCE()).g_loss(undecided).item(), 2 * math.log(2))
+
+
+@pytest.mark.parametrize("fresh_fakes", [False, True])
+@pytest.mark.parametrize("make", [bigan, aae])
+def test_an_encoder_is_trained_with_the_generator(make, fresh_fakes: bool) -> None:
+    gan = make(fresh_fakes=fresh_fakes)
+    moved = watch(gan)
+    fit(gan, batches=2)
+    trained = {name for name, _ in gan.named_parameters()}
+    assert moved["d"] & trained == {n for n in trained if n.startswith("discriminator")}
+    of_g = {n for n in trained if n.startswith(("generator", "encoder"))}
+    # Adam leaves alone what has no slope: nothing here.
+    assert moved["g"] & trained == of_g
+
+
+def test_pairs_are_told_by_both_halves() -> None:
+    d = bigan().discriminator.eval()
+    sample = images()._replace(z=torch.randn(8, 4))
+    for other in (sample._replace(z=-sample.z), sample._replace(x=-sample.x)):
+        assert not torch.allclose(d(sample), d(other))
+
+
+def test_reconstruction_in_closed_form() -> None:
+    """All black for all white: 64 pixels, each 1 apart, halved."""
+    white, black = Sample(torch.ones(2, 1, 8, 8)), Sample(-torch.ones(2, 1, 8, 8))
+    assert Reconstruction(3.0).g_loss(Duel(None, white, black)).item() == 3 * 64 / 2
+    assert distance(white, black.x) == 64.0
+    assert distance(white, white.x) == 0.0
+
+
+def test_an_encoder_that_undoes_g_reconstructs_to_the_bit() -> None:
+    gan = aae()
+    z = torch.randn(30, 4)
+    real = Sample(gan.sample(z))
+    gan.encode = lambda sample: z[: len(sample.x)]
+    close(gan.reconstruct(real), real.x)
+    grid = gan.pictures(real)["reconstructions"]
+    assert grid.shape == (6, 10, 1, 8, 8)
+    close(grid[0::2], grid[1::2])
+    close(grid[0], real.x[:10])
+
+
+def test_the_plane_is_drawn_by_quantiles_of_the_prior() -> None:
+    gan = aae(
+        generator=dcgan.Generator(2, widths=[8], kernels=[4, 4], strides=[1, 2]),
+        encoder=encoders.Encoder(d_for_8x8(), 2),
+        discriminator=encoders.Latent(2, [8]),
+        latent=Normal(2),
+    )
+    real = Sample(torch.rand(40, 1, 8, 8) * 2 - 1)
+    asked = []
+    sample = gan.sample
+    gan.sample = lambda z, y=None: asked.append(z) or sample(z, y)
+    grids = gan.pictures(real)
+    assert {name: grid.shape[:2] for name, grid in grids.items()} == {
+        "reconstructions": (8, 10),
+        "manifold": (10, 10),
+        "map": (10, 10),
+    }
+    plane = asked[-1].view(10, 10, 2)
+    # Right is more of the first number, up more of the second, by equal shares of N(0, 1).
+    shares = torch.special.ndtr(plane)
+    close(shares[..., 0], ((torch.arange(10) + 0.5) / 10).expand(10, 10))
+    close(shares[..., 1], 1 - ((torch.arange(10) + 0.5) / 10)[:, None].expand(10, 10))
+    codes = gan.encode(real)
+    nearest = (plane[3, 7] - codes).norm(dim=1).argmin()
+    close(grids["map"][3, 7], real.x[nearest])
+
+
+def test_the_nearest_latent_labels_an_image() -> None:
+    gan = bigan()
+    latents = {6: [[0.0], [0.2], [5.0], [5.2], [9.0], [9.2]], 3: [[0.1], [5.1], [6.0]]}
+    gan.encode = lambda sample: torch.tensor(latents[len(sample.y)]).expand(-1, 4)
+    labels = [torch.tensor(y) for y in ([1, 1, 2, 2, 3, 3], [1, 2, 3])]
+    train, test = (Sample(torch.zeros(len(y), 1, 8, 8), y) for y in labels)
+    assert gan.figures(train, test)["nn_accuracy"] == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize("penalty", ["r1", "r2", "gradient_penalty", "dragan"])
+def test_slopes_at_images_are_refused_where_d_sees_none(penalty: str) -> None:
+    words = ("folder=here", "data=digits", "family=aae", f"penalty={penalty}")
+    with pytest.raises(InstantiationException) as refused:
+        instantiate(configuration(*words).gan)
+    assert "this D sees latents alone: choose penalty=none" in str(refused.value.__cause__)
