@@ -131,3 +131,47 @@ def test_two_time_scales_are_the_learning_rates_of_the_players() -> None:
 def test_stacked_digits_are_packed_too() -> None:
     gan, _ = build("dcgan", "data=stacked_mnist", "stabilizer=pacgan", "stabilizer.pacgan.m=4")
     assert gan.discriminator.inside.blocks[0].in_channels == 12
+
+
+FAMILIES = choices("family")
+SEES_MORE = {"cgan", "projection", "bigan", "aae", "aae_labels"}  # in D, than the image
+REFUSED = {
+    **{(family, "pacgan"): "PacGAN packs images" for family in SEES_MORE},
+    **{(family, "pacgan"): "speaks of one image" for family in ("acgan", "infogan")},
+    **{
+        (family, stabilizer): "sees latents alone"
+        for family in ("aae", "aae_labels")
+        for stabilizer in ("diffaugment", "instance_noise", "r1")
+    },
+    **{(family, "feature_matching"): "cannot be: choose another" for family in ("bigan",)},
+    **{(family, "fgan_pearson"): "cannot be: choose another" for family in ("bigan",)},
+    **{
+        (family, "unrolled"): "unexpected keyword argument 'encoder'"
+        for family in ("bigan", "aae", "aae_labels")
+    },
+}
+
+
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+@pytest.mark.parametrize("model", ["mlp", "dcgan", "resnet", "r3gan"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_family_goes_with_a_model(family: str, model: str, precision: str) -> None:
+    train(*build(model, f"family={family}", "latent_dim=16"), precision)
+
+
+@pytest.mark.parametrize(
+    "way",
+    [
+        *("objective=hinge", "objective=lsgan", "objective=rpgan", "objective=feature_matching"),
+        *("objective=fgan_pearson", "objective=fgan_kl", "penalty=r1"),
+        *(f"stabilizer={choice}" for choice in choices("stabilizer")),
+    ],
+)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_family_goes_with_what_else_there_is(family: str, way: str) -> None:
+    parts = (f"family={family}", way, "latent_dim=16", "model.discriminator.norm=none")
+    if why := REFUSED.get((family, way.partition("=")[2])):
+        with pytest.raises(InstantiationException, match=why):
+            build("dcgan", *parts)
+    else:
+        train(*build("dcgan", *parts))

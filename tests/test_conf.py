@@ -47,6 +47,9 @@ def test_the_promised_choices_are_there() -> None:
             *("none", "spectral_norm", "instance_noise", "diffaugment", "minibatch_std"),
             *("minibatch_discrimination", "pacgan", "unrolled", "label_smoothing"),
         },
+        "family": {
+            *("gan", "cgan", "projection", "acgan", "infogan", "bigan", "aae", "aae_labels"),
+        },
         "schedule": {"none", "linear", "cosine", "r3gan"},
         "optimizer": {"adam", "ttur", "sgd"},
         "data": {"auto", "mnist", "stacked_mnist", "fashion_mnist", "digits", "ring8", "grid25"},
@@ -54,7 +57,7 @@ def test_the_promised_choices_are_there() -> None:
         "logger": {"tensorboard", "csv", "none"},
         "callbacks": {"default", "plane", "graphs", "none"},
         "experiment": {
-            *("paper_dcgan", "report_mlp", "dcgan64", "quick", "speedrun"),
+            *("paper_dcgan", "report_mlp", "dcgan64", "quick", "speedrun", "flagship"),
             *("comparison", "stacked"),
         },
     }

@@ -2,20 +2,24 @@
 
 import json
 import math
+import sys
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from conftest import RandomImages, configuration, fit, images, small_gan, watch
+from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from launch import BRIEF, BRIEFLY_MEASURED, launch
 from PIL import Image
 from torch import nn
 
+from ganmnist import evaluate, generate
 from ganmnist.aae import AAE, Reconstruction
 from ganmnist.auxiliary import AuxiliaryClassifier
 from ganmnist.bigan import BiGAN, BothWays, distance
@@ -27,8 +31,18 @@ from ganmnist.latents import Labels, Normal
 from ganmnist.loading import load
 from ganmnist.metrics import GANTest, GANTrain, Seen
 from ganmnist.networks import conditional, dcgan, encoders, mlp
-from ganmnist.objectives import BCE
+from ganmnist.objectives import (
+    BCE,
+    KL,
+    Hinge,
+    LeastSquares,
+    OnlyD,
+    Pearson,
+    ReverseKL,
+    SquaredHellinger,
+)
 from ganmnist.paths import conf_dir
+from ganmnist.pixels import to_bytes
 from ganmnist.rng import generator_for
 from ganmnist.train import train
 
@@ -121,9 +135,13 @@ def test_projection_adds_the_label_s_view_of_the_features() -> None:
 def test_both_sides_in_one_pass_where_the_network_inside_allows_it(norm: str) -> None:
     inside = dcgan.Discriminator(2, widths=[4], kernels=[4, 4], strides=[2, 1], norm=norm)
     joined = conditional.Joined(inside, 10, image_size=8)
-    assert joined.singly == (norm == "none") == conditional.Projection(inside, 10).singly
-    if joined.singly:
-        duels = [Duel(joined, images(), images(), at_once) for at_once in (True, False)]
+    one = dcgan.Discriminator(1, widths=[4], kernels=[4, 4], strides=[2, 1], norm=norm)
+    projection = conditional.Projection(one, 10)
+    for d in (joined, projection):
+        assert d.singly == (norm == "none")
+        if not d.singly:
+            continue
+        duels = [Duel(d, images(), images(), at_once) for at_once in (True, False)]
         duels[1].real, duels[1].fake = duels[0].real, duels[0].fake
         close(duels[0].real_logits, duels[1].real_logits)
         close(duels[0].fake_logits, duels[1].fake_logits)
@@ -237,7 +255,7 @@ def test_code_pictures_change_one_part_of_the_code() -> None:
     gan = small_gan(InfoGAN, latent=Codes(4, 2, 1), terms={"information": informed(2, 1)})
     asked = []
     gan.sample = lambda z: asked.append(z) or torch.zeros(len(z), 1, 8, 8)
-    grids = gan.pictures(images())
+    grids = gan.pictures(images)
     assert {name: (*grid.shape,) for name, grid in grids.items()} == {
         "categories": (10, 2, 1, 8, 8),
         "number_1": (2, 10, 1, 8, 8),
@@ -255,7 +273,8 @@ def test_code_error_is_of_the_digit_that_a_category_mostly_is() -> None:
     gan.categories = lambda real: torch.tensor(answers[len(real.y)])
     train, test = (Sample(y=torch.tensor(y)) for y in ([7, 7, 2, 3, 3], [7, 3, 7, 2]))
     # Category 0 is mostly a 7 and 1 a 3, so of 7 3 7 2 it says 7 3 3 7.
-    assert gan.figures(train, test) == {"code_error": 0.5}
+    parts = {"train": train, "test": test}
+    assert gan.figures(parts.get) == {"code_error": 0.5}
 
 
 # Figures of labels
@@ -365,13 +384,16 @@ def test_a_family_goes_on_to_the_bit_in_bfloat16(
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_family_is_loaded_and_drawn(runs: Path, family: str) -> None:
     gan = load(runs / family, "last")
+    saved = torch.load(runs / family / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
+    assert gan.state_dict().keys() == saved.keys()
+    assert all(torch.equal(value, saved[name]) for name, value in gan.state_dict().items())
     assert gan.sample(3).shape == (3, 1, 28, 28)
     assert (gan.condition is not None) == (family in CONDITIONAL)
 
 
-def test_fewer_classes_than_the_data_have_are_refused(data_root: Path, tmp_path: Path) -> None:
+def test_other_classes_than_the_data_have_are_refused(data_root: Path, tmp_path: Path) -> None:
     few = (*BRIEF, "family=projection", "gan.condition.classes=9")
-    with pytest.raises(UserError, match=r"is less than the 10 classes of digits: choose"):
+    with pytest.raises(UserError, match=r"classes=9, but digits has 10 classes: choose"):
         train(configuration(f"folder={tmp_path}", *few))
 
 
@@ -396,6 +418,43 @@ def aae(**parts):
         "terms": {"reconstruction": Reconstruction()},
     }
     return small_gan(AAE, **{**default, **parts})
+
+
+@pytest.mark.parametrize(
+    ("game", "of_e"),
+    [
+        (BCE(), lambda d: -(1 - d.sigmoid()).log()),
+        (LeastSquares(), lambda d: d.square() / 2),  # to D's target for fakes, 0
+        (KL(), lambda d: d - 2),  # -v of the ratio turned over, v = 1 + log u
+        (SquaredHellinger(), lambda d: d.exp() - 1),
+        (Hinge(), lambda d: d),
+    ],
+)
+def test_an_encoder_s_loss_is_of_the_sides_swapped(game, of_e) -> None:
+    gan = bigan()
+    sides = (images()._replace(z=torch.randn(8, 4)) for _ in range(2))
+    duel = Duel(gan.discriminator, *sides)
+    BothWays(game).g_loss(duel)
+    close(duel.parts["encoder"], of_e(duel.real_logits).mean())
+    close(duel.parts["generator"], game.g_loss(duel))
+
+
+@pytest.mark.parametrize("game", [BCE(), LeastSquares(), KL(), SquaredHellinger(), ReverseKL()])
+def test_where_nobody_can_tell_both_ways_cost_the_equilibrium(game) -> None:
+    gan = bigan()
+    nn.init.zeros_(gan.discriminator.last.weight)
+    nn.init.constant_(gan.discriminator.last.bias, game.neutral)
+    duel = Duel(gan.discriminator, *(images()._replace(z=torch.randn(8, 4)) for _ in range(2)))
+    of_d, of_g = BothWays(game).equilibrium
+    close(BothWays(game).d_loss(duel).item(), of_d)
+    close(BothWays(game).g_loss(duel).item(), of_g)
+
+
+@pytest.mark.parametrize("game", [OnlyD(BCE()), Pearson()])
+def test_games_whose_sides_cannot_change_places_are_refused(game) -> None:
+    with pytest.raises(ValueError, match="choose another objective"):
+        BothWays(game)
+    assert BothWays(BCE(smoothing=0.1)).equilibrium[1] is None
 
 
 def test_the_game_of_pairs_both_ways_in_closed_form() -> None:
@@ -447,7 +506,7 @@ def test_an_encoder_that_undoes_g_reconstructs_to_the_bit() -> None:
     real = Sample(gan.sample(z))
     gan.encode = lambda sample: z[: len(sample.x)]
     close(gan.reconstruct(real), real.x)
-    grid = gan.pictures(real)["reconstructions"]
+    grid = gan.pictures(lambda n: real)["reconstructions"]
     assert grid.shape == (6, 10, 1, 8, 8)
     close(grid[0::2], grid[1::2])
     close(grid[0], real.x[:10])
@@ -464,7 +523,7 @@ def test_the_plane_is_drawn_by_quantiles_of_the_prior() -> None:
     asked = []
     sample = gan.sample
     gan.sample = lambda z, y=None: asked.append(z) or sample(z, y)
-    grids = gan.pictures(real)
+    grids = gan.pictures(lambda n: real)
     assert {name: grid.shape[:2] for name, grid in grids.items()} == {
         "reconstructions": (8, 10),
         "manifold": (10, 10),
@@ -486,7 +545,7 @@ def test_the_nearest_latent_labels_an_image() -> None:
     gan.encode = lambda sample: torch.tensor(latents[len(sample.y)]).expand(-1, 4)
     labels = [torch.tensor(y) for y in ([1, 1, 2, 2, 3, 3], [1, 2, 3])]
     train, test = (Sample(torch.zeros(len(y), 1, 8, 8), y) for y in labels)
-    assert gan.figures(train, test)["nn_accuracy"] == pytest.approx(2 / 3)
+    assert gan.figures({"train": train, "test": test}.get)["nn_accuracy"] == pytest.approx(2 / 3)
 
 
 @pytest.mark.parametrize("penalty", ["r1", "r2", "gradient_penalty", "dragan"])
@@ -495,3 +554,98 @@ def test_slopes_at_images_are_refused_where_d_sees_none(penalty: str) -> None:
     with pytest.raises(InstantiationException) as refused:
         instantiate(configuration(*words).gan)
     assert "this D sees latents alone: choose penalty=none" in str(refused.value.__cause__)
+
+
+# The tools
+
+
+def test_generate_draws_the_labels_it_is_asked_for(
+    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def drawn(*words: str) -> dict[str, np.ndarray]:
+        out = tmp_path / "out.npz"
+        argv = ["generate", f"run={runs / 'projection'}", "which=last", f"out={out}", *words]
+        monkeypatch.setattr(sys, "argv", argv)
+        GlobalHydra.instance().clear()
+        generate.main()
+        with np.load(out) as file:
+            return dict(file)
+
+    some = drawn("labels=7,1", "n=5")
+    assert some["labels"].tolist() == [7, 1, 7, 1, 7]
+    gan = load(runs / "projection", "last")
+    rng = generator_for("generate", 0)
+    expected = to_bytes(gan.sample(gan.latent(5, "cpu", rng), torch.tensor([7, 1, 7, 1, 7])))
+    assert np.array_equal(some["images"], expected[:, 0].numpy())
+    assert drawn()["labels"].tolist() == [*range(10)] * 10
+    assert len(drawn("labels=3")["images"]) == 10
+
+
+@pytest.mark.parametrize(
+    ("family", "words", "said"),
+    [
+        ("gan", "labels=1", "is told no labels; leave them out"),
+        ("projection", "labels=10", "labels=[10]: choose some of 0 to 9"),
+        ("projection", "labels=[-1]", "labels=[-1] is out of range: labels takes whole numbers"),
+        ("projection", "labels=[one]", "labels takes whole numbers of at least 0"),
+    ],
+)
+def test_labels_that_cannot_be_drawn_are_refused(
+    runs: Path,
+    family: str,
+    words: str,
+    said: str,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["generate", f"run={runs / family}", "which=last", words])
+    GlobalHydra.instance().clear()
+    with pytest.raises(SystemExit) as ended:
+        generate.main()
+    assert ended.value.code == 2
+    assert said in capsys.readouterr().err
+
+
+def evaluated(*words: str, out: Path) -> dict[str, float]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(sys, "argv", ["evaluate", *words, f"out={out}"])
+        GlobalHydra.instance().clear()
+        evaluate.main()
+    return json.loads(out.read_text())["metrics"]
+
+
+def test_evaluate_says_what_training_said_of_a_family(
+    runs: Path, data_root: Path, tmp_path: Path
+) -> None:
+    for family in ("infogan", "projection"):
+        found = evaluated(f"run={runs / family}", "which=last", out=tmp_path / "found.json")
+        summary = json.loads((runs / family / "summary.json").read_text())
+        assert found == pytest.approx(summary["metrics"]["final"]["raw"])
+
+
+def test_a_file_s_labels_are_measured(runs: Path, data_root: Path, tmp_path: Path) -> None:
+    data = DataModule(instantiate(configuration("folder=here", "data=digits").data), 8)
+    data.prepare_data()
+    data.setup()
+    x, y = data.test.x[:128, 0].numpy(), data.test.y[:128].numpy()
+    how = ("data=digits", "metrics=brief")
+    for labels, share in ((y, None), ((y + 1) % 10, 0.1)):
+        np.savez(tmp_path / "digits.npz", images=x, labels=labels)
+        file = f"images={tmp_path / 'digits.npz'}"
+        seen = evaluated(file, *how, out=tmp_path / "found.json")["digits_gan_test"]
+        assert seen < share if share else seen > 0.8
+    np.savez(tmp_path / "digits.npz", images=x, labels=y + 10)
+    with pytest.raises(SystemExit):
+        evaluated(file, *how, out=tmp_path / "found.json")
+
+
+def test_a_run_from_before_families_goes_on(data_root: Path, tmp_path: Path) -> None:
+    launch(*BRIEF, f"hydra.run.dir={tmp_path}")
+    path = tmp_path / "checkpoints/last.ckpt"
+    checkpoint = torch.load(path, weights_only=True)
+    assert checkpoint["hyper_parameters"].pop("family")
+    assert checkpoint["hyper_parameters"]["gan"].pop("condition") is None
+    torch.save(checkpoint, path)
+    launch(f"resume={tmp_path}", "epochs=2")
+    assert json.loads((tmp_path / "summary.json").read_text())["epochs"] == 2
+    assert load(tmp_path, "last").sample(2).shape == (2, 1, 28, 28)

@@ -11,11 +11,13 @@ is told the label, the code is left to say how the digit is written.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
 from ganmnist.bigan import BiGAN, distance
-from ganmnist.duel import Duel, Sample, Term, at_least_float32
+from ganmnist.duel import Duel, Part, Sample, Term, at_least_float32
 from ganmnist.schedules import checked_number
 
 
@@ -47,25 +49,27 @@ class AAE(BiGAN):
         x = at_least_float32(self.generator(code, batch.y))
         return Sample(x, batch.y, at_least_float32(code))
 
-    def pictures(self, real: Sample) -> dict[str, Tensor]:
+    def pictures(self, real: Callable[[int], Sample]) -> dict[str, Tensor]:
         """Reconstructions; for latents of two numbers, what G makes of each place of the plane.
 
         Places are quantiles of the prior, so that each picture stands for as many latents. `map`
         has the real image whose code is nearest to the same place.
         """
-        grids = {"reconstructions": self.beside(real)}
-        codes = self.encode(real)
-        if codes.shape[1] == 2 and self.condition is None:
+        grids = {"reconstructions": self.beside(real(50))}
+        if self.encoder.last.out_features == 2 and self.condition is None:
+            some = real(1000)
+            codes = self.encode(some)
             quantiles = (torch.arange(self.side) + 0.5) / self.side
             steps = torch.special.ndtri(quantiles).to(codes)
             plane = torch.cartesian_prod(-steps, steps).flip(1)
             nearest = torch.cdist(plane, codes).argmin(1)
-            assert real.x is not None
+            assert some.x is not None
             shape = (self.side, self.side)
             grids["manifold"] = self.sample(plane).unflatten(0, shape)
-            grids["map"] = real.x[nearest].unflatten(0, shape)
+            grids["map"] = some.x[nearest].unflatten(0, shape)
         return grids
 
-    def figures(self, train: Sample, test: Sample) -> dict[str, float]:
+    def figures(self, real: Callable[[Part], Sample]) -> dict[str, float]:
         """`reconstruction`, of test images."""
+        test = real("test")
         return {"reconstruction": distance(test, self.reconstruct(test))}

@@ -14,6 +14,15 @@ if TYPE_CHECKING:
     from ganmnist.networks.base import Discriminator
 
 
+def check_singles(discriminator: Discriminator) -> None:
+    """Raises ValueError where a row of features is of several images."""
+    if discriminator.pack > 1:
+        raise ValueError(
+            f"A head on D's features speaks of one image, and D judges {discriminator.pack} at "
+            "once: leave stabilizer=pacgan out, or choose family=gan"
+        )
+
+
 class AuxiliaryClassifier(Term):
     """ACGAN (Odena et al., 2017, arXiv 1610.09585): D also names the class of every image.
 
@@ -27,6 +36,7 @@ class AuxiliaryClassifier(Term):
         self.weight = weight
 
     def setup(self, generator: nn.Module, discriminator: Discriminator) -> None:
+        check_singles(discriminator)
         self.head = nn.Linear(discriminator.n_features, self.classes)
 
     def d_loss(self, duel: Duel) -> Tensor:

@@ -5,17 +5,19 @@ Beside G, which makes images of latents, an encoder E makes latents of images, a
 
     L_D = l_D((x, E(x)), (G(z), z)),    L_G,E = l_G((G(z), z)) + l_G((x, E(x)), sides swapped)
 
-for any objective l. E's loss is G's, of a D that has changed its mind about everything.
+for any objective l whose sides can change places: E's loss is G's, of a D whose logits are mirrored
+at the one that takes neither side.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ganmnist.duel import Duel, Sample
+from ganmnist.duel import Duel, Part, Sample, at_least_float32
 from ganmnist.gan import GAN
 from ganmnist.metrics.neighbours import nearest
 from ganmnist.networks.base import Discriminator, Wrapper
@@ -25,20 +27,35 @@ BATCH = 500  # images at a time, where nothing is trained
 
 
 class Opposed(Wrapper):
-    """A discriminator that answers the opposite."""
+    """A discriminator that answers the opposite: its logits, mirrored at `neutral`."""
+
+    def __init__(self, inside: Discriminator, neutral: float) -> None:
+        super().__init__(inside)
+        self.neutral = neutral
 
     def score(self, features: Tensor, sample: Sample) -> Tensor:
-        return -super().score(features, sample)
+        return 2 * self.neutral - super().score(features, sample)
 
 
 class BothWays(Objective):
-    """A game that the real side plays too: it shall pass for the fake one."""
+    """A game that the real side plays too: it shall pass for the fake one.
+
+    Raises:
+        ValueError: the sides of this game cannot change places.
+    """
 
     def __init__(self, game: Objective) -> None:
         super().__init__()
+        if game.neutral is None:
+            raise ValueError(
+                f"An encoder plays G's game with the sides swapped, and those of "
+                f"{type(game).__name__} cannot be: choose another objective, such as bce_logits"
+            )
         self.game = game
+        self.neutral = game.neutral
         of_d, of_g = game.equilibrium
-        self.equilibrium = (of_d, None if of_g is None else 2 * of_g)
+        smoothed = getattr(game, "target", 1.0) != 1.0  # and so not the same for both sides
+        self.equilibrium = (of_d, None if of_g is None or smoothed else 2 * of_g)
         self.probability = game.probability
         self.bounds_slope = game.bounds_slope
 
@@ -52,10 +69,11 @@ class BothWays(Objective):
         return self.game.d_loss(duel)
 
     def g_loss(self, duel: Duel) -> Tensor:
-        swapped = Duel(Opposed(duel.discriminator), duel.fake, duel.real)
+        opposed = Opposed(duel.discriminator, self.neutral)
+        swapped = Duel(opposed, duel.fake, duel.real)
         of_g, of_e = self.game.g_loss(duel), self.game.g_loss(swapped)
-        if of_g is None or of_e is None:
-            raise ValueError("An encoder learns from G's loss, and this objective has none.")
+        assert of_g is not None
+        assert of_e is not None
         return duel.part("generator", of_g) + duel.part("encoder", of_e)
 
 
@@ -67,17 +85,18 @@ class BiGAN(GAN):
         self.encoder = encoder
 
     def real(self, batch: Sample, z: Tensor) -> Sample:
-        return Sample(batch.x, batch.y, self.encoder(batch))
+        return Sample(batch.x, batch.y, at_least_float32(self.encoder(batch)))
 
-    def pictures(self, real: Sample) -> dict[str, Tensor]:
-        return {"reconstructions": self.beside(real)}
+    def pictures(self, real: Callable[[int], Sample]) -> dict[str, Tensor]:
+        return {"reconstructions": self.beside(real(50))}
 
-    def figures(self, train: Sample, test: Sample) -> dict[str, float]:
+    def figures(self, real: Callable[[Part], Sample]) -> dict[str, float]:
         """`nn_accuracy`: of test images, labelled like the training image of the nearest latent."""
+        train, test = real("train"), real("test")
         assert train.y is not None
         assert test.y is not None
-        _, index = nearest(self.encode(test).double(), self.encode(train).double())
-        right = train.y[index] == test.y
+        _, index = nearest(*(self.encode(part).cpu().double() for part in (test, train)))
+        right = train.y.cpu()[index] == test.y.cpu()
         return {
             "nn_accuracy": right.double().mean().item(),
             "reconstruction": distance(test, self.reconstruct(test)),
@@ -92,12 +111,10 @@ class BiGAN(GAN):
         self.encoder.train(was_training)
         return latents
 
-    def beside(self, real: Sample, rows: int = 5) -> Tensor:
+    def beside(self, real: Sample) -> Tensor:
         """Rows of ten real images, and below each row what G makes of their codes."""
         assert real.x is not None
-        few = Sample(real.x[: 10 * rows], None if real.y is None else real.y[: 10 * rows])
-        assert few.x is not None
-        pairs = [x.unflatten(0, (-1, 10)) for x in (few.x, self.reconstruct(few))]
+        pairs = [x.unflatten(0, (-1, 10)) for x in (real.x, self.reconstruct(real))]
         return torch.stack(pairs, 1).flatten(0, 1)
 
     def reconstruct(self, real: Sample) -> Tensor:

@@ -99,7 +99,7 @@ class Evaluate(Trained):
 class Generate(Trained):
     """What conf/generate.yaml is checked against."""
 
-    n: int | None = knob("images, 64 if nothing is said", "100", minimum=1)
+    n: int | None = knob("images; null: 64, or ten of each label", "100", minimum=1)
     labels: list[int] | None = knob("of a conditional GAN: 0,1,2; null: all", "0,1,2", minimum=0)
     interpolate: str | None = knob("walks x steps between pairs of latents", "8x10")
     out: str = knob("a picture (.png) or arrays (.npz)", "digits.npz")

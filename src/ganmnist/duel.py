@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from ganmnist.networks.base import Discriminator
 
 Player = Literal["d", "g"]
+Part = Literal["train", "test"]  # of a data set
 
 
 class Clock(NamedTuple):

@@ -78,6 +78,12 @@ def of_file(config: DictConfig) -> Measured:
     data = data_of(config.data)
     images, labels = read_images(Path(config.images), data.dataset.stack)
     data.image_size = images.shape[-1]
+    classes = 10**data.dataset.stack
+    if labels is not None and not ((labels >= 0) & (labels < classes)).all():
+        raise UserError(
+            f"{config.images} holds labels from {labels.min()} to {labels.max()}: they must lie "
+            f"between 0 and {classes - 1}, or be left out."
+        )
     evaluator.check(len(images))
     evaluator.n = len(images)
     return Measured(evaluator, data, images, labels, {"images": config.images})
@@ -179,7 +185,7 @@ def read_images(path: Path, stack: int = 1) -> tuple[Tensor, Tensor | None]:
     if labels is not None and not (labels.shape == (len(images),) and labels.dtype.kind in "iu"):
         raise UserError(
             f"{path} holds labels {labels.shape} of {labels.dtype}: they must be one whole number "
-            f"an image, ({len(images)},)."
+            f"an image, ({len(images)},), or be left out."
         )
     x = torch.from_numpy(grey).permute(0, 3, 1, 2).contiguous()
     return x, None if labels is None else torch.from_numpy(labels.astype(np.int64))

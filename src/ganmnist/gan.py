@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 
-from ganmnist.duel import Clock, Duel, Player, Sample, Term, at_least_float32
+from ganmnist.duel import Clock, Duel, Part, Player, Sample, Term, at_least_float32
 from ganmnist.ema import Average
 from ganmnist.errors import UserError
 from ganmnist.objectives import Objective
@@ -158,15 +158,15 @@ class GAN(L.LightningModule):
 
     # What a family shows of itself besides its samples.
 
-    def pictures(self, real: Sample) -> dict[str, Tensor]:
+    def pictures(self, real: Callable[[int], Sample]) -> dict[str, Tensor]:
         """Further grids (rows, columns, C, H, W) in [-1, 1], each for samples/NAME.png.
 
-        real: 1,000 real samples, or as many as there are, the same for a whole run.
+        real: gives test samples, as many as it is asked for, the same ones every time.
         """
         return {}
 
-    def figures(self, train: Sample, test: Sample) -> dict[str, float]:
-        """Further figures for the table, from all real samples."""
+    def figures(self, real: Callable[[Part], Sample]) -> dict[str, float]:
+        """Further figures for the table; `real` gives all samples of the part it is asked for."""
         return {}
 
     # The training step.

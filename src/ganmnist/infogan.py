@@ -5,19 +5,21 @@ on D's features reads c back from G(z), and both players are charged
 
     L = E[-log Q(category | G(z))] + w E |c - Q_mean(G(z))|^2 / 2
 
-an upper bound, but for a constant, of -I(c; G(z)): Q's density of the numbers has variance 1. As in
-the authors' program, D's features learn from it as well, and w is 0.1.
+which for w = 1 bounds -I(c; G(z)) from above, but for a constant. As in the authors' program for
+MNIST, Q's density of the numbers has variance 1, and D's features learn from L as well.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ganmnist.duel import Duel, Sample, Term
+from ganmnist.auxiliary import check_singles
+from ganmnist.duel import Duel, Part, Sample, Term
 from ganmnist.gan import GAN
 from ganmnist.rng import generator_for
 from ganmnist.schedules import checked_number
@@ -68,7 +70,7 @@ class MutualInformation(Term):
     """
 
     def __init__(
-        self, codes: Codes, weight: float = 1.0, numbers_weight: float = 0.1, hidden: int = 128
+        self, codes: Codes, weight: float = 1.0, numbers_weight: float = 1.0, hidden: int = 128
     ) -> None:
         super().__init__()
         checked_number("the weight of MutualInformation", weight)
@@ -79,6 +81,7 @@ class MutualInformation(Term):
         self.hidden = hidden
 
     def setup(self, generator: nn.Module, discriminator: Discriminator) -> None:
+        check_singles(discriminator)
         self.q = nn.Sequential(
             nn.Linear(discriminator.n_features, self.hidden),
             nn.LeakyReLU(0.1),
@@ -110,7 +113,7 @@ class InfoGAN(GAN):
     latent: Codes
     steps = 10  # from -2 to 2, twice as far as in training
 
-    def pictures(self, real: Sample) -> dict[str, Tensor]:
+    def pictures(self, real: Callable[[int], Sample]) -> dict[str, Tensor]:
         """A column a category; for each number, a category a row and the number rising in it."""
         codes, rng = self.latent, generator_for("code pictures", self.seed)
         k = codes.categories
@@ -127,18 +130,19 @@ class InfoGAN(GAN):
             for name, z in grids.items()
         }
 
-    def figures(self, train: Sample, test: Sample) -> dict[str, float]:
+    def figures(self, real: Callable[[Part], Sample]) -> dict[str, float]:
         """`code_error`: test images whose category is, in training images, mostly another digit's.
 
         The paper names each category after a digit; here the training labels do.
         """
+        train, test = real("train"), real("test")
         of_train, of_test = self.categories(train), self.categories(test)
         assert train.y is not None
         assert test.y is not None
         k, digits = self.latent.categories, int(train.y.max()) + 1
         counts = torch.bincount(of_train * digits + train.y, minlength=k * digits).view(k, digits)
         wrong = counts.argmax(1)[of_test] != test.y
-        return {"code_error": wrong.double().mean().item()}
+        return {"code_error": wrong.cpu().double().mean().item()}
 
     def categories(self, real: Sample) -> Tensor:
         """(n,) the category that Q sees in images."""

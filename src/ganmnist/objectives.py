@@ -36,6 +36,9 @@ class Objective(Term):
 
     equilibrium: tuple[float | None, float | None] = (None, None)
     probability = False
+    # Where D takes real and generated images for alike: mirrored there, a logit says the opposite.
+    # None where the two sides cannot change places.
+    neutral: float | None = 0.0
 
     def d_loss(self, duel: Duel) -> Tensor:
         raise NotImplementedError
@@ -119,7 +122,7 @@ class LeastSquares(Objective):
     def __init__(self, a: float = 0.0, b: float = 1.0, c: float = 1.0) -> None:
         super().__init__()
         self.a, self.b, self.c = a, b, c
-        middle = (a + b) / 2  # D where the images are alike
+        self.neutral = middle = (a + b) / 2
         self.equilibrium = ((b - a) ** 2 / 4, (middle - c) ** 2 / 2)
 
     def d_loss(self, duel: Duel) -> Tensor:
@@ -239,6 +242,7 @@ class KL(FGAN):
     """f(u) = u log u, which counts what the generator leaves out; v = 1 + log u."""
 
     equilibrium = (0.0, -1.0)
+    neutral = 1.0
 
     def output(self, v: Tensor) -> Tensor:
         return v
@@ -277,6 +281,7 @@ class Pearson(FGAN):
     """f(u) = (u - 1)^2; v = 2 (u - 1)."""
 
     equilibrium = (0.0, 0.0)
+    neutral = None  # v(1 / u) is no mirror image of v(u)
 
     def output(self, v: Tensor) -> Tensor:
         return v
@@ -299,6 +304,8 @@ class SquaredHellinger(FGAN):
 
 class OnlyD(Objective):
     """D plays a game that G takes no part in: other terms train G, such as feature matching."""
+
+    neutral = None
 
     def __init__(self, game: Objective) -> None:
         super().__init__()

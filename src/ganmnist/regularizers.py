@@ -48,7 +48,7 @@ class Penalty(Term):
         self.tick(Clock())
 
     def setup(self, generator: nn.Module, discriminator: Discriminator) -> None:
-        if not discriminator.sees_images:
+        if "x" not in discriminator.sees:
             raise ValueError(
                 f"{type(self).__name__} bounds D's slope at images, and this D sees latents alone: "
                 "choose penalty=none, and an objective that has none"

@@ -146,19 +146,23 @@ def find(figures: Mapping[str, Any], name: str) -> Any:
 def settings(config: dict[str, Any], env: dict[str, Any]) -> dict[str, str]:
     """The other settings that matter, as far as they are known."""
     gan, model, trainer = (get(config, part, dict) for part in ("gan", "model", "trainer"))
-    players = get(config, "optimizer", dict)
+    family, players = get(config, "family", dict), get(config, "optimizer", dict)
+    # What the family has of its own is written out; the rest refers to the model and the objective.
+    own = [family.get(part) for part in ("generator", "discriminator", "objective")]
+    own.append(gan.get("encoder"))
     alike = players.get("d") == players.get("g")
     revision, _, changes = get(env, "git", str).partition("+")
     parts = {
         "generator": model.get("generator"),
         "discriminator": model.get("discriminator"),
         "objective": config.get("objective"),
-        "penalties": [*get(config, "terms", dict).values()],
+        "family": [part for part in own if isinstance(part, dict)],
+        "terms": [*get(config, "terms", dict).values()],
         "stabilizers": [*get(config, "stabilizer", dict).values()],
         "schedules": [*get(config, "schedule", dict).values()],
         "optimizer" if alike else "optimizer of D": players.get("d"),
         "optimizer of G": None if alike else players.get("g"),
-        "latents": gan.get("latent"),
+        "latents": family.get("latent", gan.get("latent")),
         "module": gan,
         "precision": trainer.get("precision"),
         "device": ", ".join(map(str, get(env, "device", dict).values())),

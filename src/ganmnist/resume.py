@@ -70,7 +70,7 @@ def is_strange(word: str) -> bool:
     resolver works out at each look, which may be something else than what was checked.
     """
     group, _, choice = word.lstrip("+~").partition("=")
-    resolved = word.replace("${times:", "")  # it always comes to the same
+    resolved = re.sub(r"\$\{(plus|times):", "", word)  # which always come to the same
     return (
         word.startswith("-")
         or re.match(r"(hydra|folder)\b", group) is not None

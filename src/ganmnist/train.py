@@ -278,13 +278,13 @@ def check_shapes(gan: GAN, data: DataModule) -> None:
 
 
 def check_labels(gan: GAN, data: DataModule) -> None:
-    """Raises UserError where a conditional GAN knows fewer classes than the data have."""
+    """Raises UserError where a conditional GAN knows other classes than the data have."""
     assert data.train is not None
     there = (int(data.train.y.max()) + 1) ** data.dataset.stack
-    if gan.condition is not None and gan.condition.classes < there:
+    if gan.condition is not None and gan.condition.classes != there:
         raise UserError(
-            f"gan.condition.classes={gan.condition.classes} is less than the {there} classes of "
-            f"{data.dataset.name}: choose gan.condition.classes={there}."
+            f"gan.condition.classes={gan.condition.classes}, but {data.dataset.name} has {there} "
+            f"classes: choose gan.condition.classes={there}."
         )
 
 

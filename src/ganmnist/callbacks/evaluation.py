@@ -135,7 +135,9 @@ class Evaluation(Callback):
         seen = {}
         for weights in weights_of(gan):
             seen[weights] = self.look(gan, weights)
-            final[weights] = self.tabulate(trainer, gan, seen[weights], weights)
+            final[weights] = self.evaluator.measure(seen[weights])
+            if weights == "raw":  # of the family's own figures nothing is averaged
+                final[weights] |= self.evaluator.measure_family(gan, trainer.datamodule)
             self.report(trainer, gan, named("final", final[weights], weights))
         self.summary["class_histogram"] = {
             "generated": histogram(seen["raw"]),
@@ -161,20 +163,15 @@ class Evaluation(Callback):
         gan.load_state_dict(checkpoint["state_dict"])
         try:
             for weights in weights_of(gan):
-                best[weights] = self.tabulate(trainer, gan, self.look(gan, weights), weights)
+                best[weights] = self.evaluator.measure(self.look(gan, weights))
+                if weights == "raw":
+                    best[weights] |= self.evaluator.measure_family(gan, trainer.datamodule)
         finally:
             gan.load_state_dict(last)
 
     def report(self, trainer: L.Trainer, gan: GAN, figures: dict[str, float]) -> None:
         for logger in trainer.loggers:
             logger.log_metrics(figures, step=gan.batches_seen)
-
-    def tabulate(self, trainer: L.Trainer, gan: GAN, seen: Seen, weights: str) -> dict[str, float]:
-        """The table of images, and of what else the family is, of which nothing is averaged."""
-        figures = self.evaluator.measure(seen)
-        if weights == "raw":
-            figures |= self.evaluator.measure_family(gan, trainer.datamodule)
-        return figures
 
     def look(self, gan: GAN, weights: str) -> Seen:
         """What the classifier sees of as many images as the protocol asks for."""

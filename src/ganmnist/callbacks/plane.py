@@ -84,6 +84,11 @@ class Plane(Samples):
                 f"callbacks=plane draws points, and {data.dataset.name} are images of shape "
                 f"{data.shape}: leave it out, or choose data=ring8 or data=grid25, model=plane."
             )
+        if gan.discriminator.sees != {"x"} or type(gan).pictures is not GAN.pictures:
+            raise UserError(
+                "callbacks=plane draws what D says of each point, and this family's D sees labels "
+                "or latents with it: choose family=gan for points."
+            )
         self.points = data.dataset.still(data.test, self.count)
         super().on_train_start(trainer, gan)
 

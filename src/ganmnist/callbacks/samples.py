@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -56,8 +57,8 @@ class Samples(Callback):
         if gan.condition is not None:
             self.columns = gan.condition.columns
             self.rows = math.ceil(self.count / self.columns)
-        shown = self.rows * self.columns
-        self.latents = gan.prior(shown, generator_for("fixed latents", gan.seed))
+            self.count = self.rows * self.columns
+        self.latents = gan.prior(self.count, generator_for("fixed latents", gan.seed))
         if not trainer.is_global_zero:
             return
         if gan.batches_seen:
@@ -115,7 +116,7 @@ class Samples(Callback):
         if gan.batches_seen % self.every:
             self.frames.add(images.indexed(picture))
         self.strips.add((f"epoch {epoch}", self.strip(picture)))
-        further = gan.pictures(trainer.datamodule.some("test", 1000, gan.device))
+        further = gan.pictures(partial(trainer.datamodule.some, "test", device=gan.device))
         shown = {name: self.lay_out(x, f"{name}, epoch {epoch}") for name, x in further.items()}
         for name, grid in shown.items():
             self.save(grid, f"{name}.png")
@@ -152,7 +153,7 @@ class Samples(Callback):
 
     def draw_real(self, x: Tensor, what: str) -> Image.Image:
         """The picture of a real batch x (B, C, H, W)."""
-        return self.grid(x[: self.rows * self.columns], what)
+        return self.grid(x[: self.count], what)
 
     def strip(self, picture: Image.Image) -> Image.Image:
         """The row of epochs.png that is made of an epoch's picture: the first of its own."""

@@ -199,7 +199,8 @@ class Scalars(Callback):
 def settings(config: Mapping[str, Any]) -> dict[str, str | int | float]:
     """A configuration as one row of a table: its plain values, and what it builds by name."""
     plain = {name: v for name, v in config.items() if isinstance(v, str | int | float)}
-    parts = {"model": config["gan"]["generator"], "objective": config["gan"]["objective"]}
+    parts = {"model": config["model"]["generator"], "objective": config["objective"]}
+    parts |= {"family": config["gan"], "discriminator": config["gan"]["discriminator"]}
     return plain | {name: part["_target_"].split(".", 1)[1] for name, part in parts.items()}
 
 

@@ -7,7 +7,7 @@ MNIST is 47 MB, so it lives on the training device and a batch costs one gather;
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Literal
+from typing import Any
 
 import lightning as L
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
 
 from ganmnist.data.datasets import DataSet, Images
-from ganmnist.duel import Sample
+from ganmnist.duel import Part, Sample
 from ganmnist.errors import UserError
 from ganmnist.pixels import to_unit_range
 from ganmnist.rng import generator_for
@@ -157,7 +157,7 @@ class DataModule(L.LightningDataModule):
             height = width = self.image_size
         return channels, height, width
 
-    def some(self, part: Literal["train", "test"], n: int | None, device: torch.device) -> Sample:
+    def some(self, part: Part, n: int | None, device: torch.device) -> Sample:
         """`n` samples of a part with their labels, always the same; None is all."""
         images = self.train if part == "train" else self.test
         assert images is not None

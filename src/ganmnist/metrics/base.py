@@ -78,17 +78,22 @@ class Real:
         self.size = size
         self.parts = {"train": train, "test": test}
         self.n = n
+        # Of classifiers trained on real images, by (images, epochs): metrics note them here.
+        self.accuracies: dict[tuple[int, int], float] = {}
 
     def look(self, part: str, at_least: int) -> Seen:
         images = self.parts[part]
         return self.see(self.dataset.still(images, max(at_least, len(images.x))))
 
     def see(self, images: Tensor) -> Seen:
-        if self.size not in (None, images.shape[-1]):
-            side = [self.size, self.size]
-            batches = images.split(1000)
-            images = torch.cat([transforms.resize(x, side, antialias=True) for x in batches])
-        return self.extractor(images)
+        return self.extractor(self.resized(images))
+
+    def resized(self, images: Tensor) -> Tensor:
+        """Images (N, C, H, W) as large as generated ones."""
+        if self.size in (None, images.shape[-1]):
+            return images
+        side, batches = [self.size, self.size], images.split(1000)
+        return torch.cat([transforms.resize(x, side, antialias=True) for x in batches])
 
     @cached_property
     def test(self) -> Seen:
@@ -104,11 +109,6 @@ class Real:
     def validation(self) -> Seen:
         """`n` of the training images, always the same."""
         return self.see(self.dataset.still(self.parts["train"], self.n))
-
-    @cached_property
-    def accuracies(self) -> dict[int, float]:
-        """What metrics have found of real images, by how many they were."""
-        return {}
 
     @cached_property
     def test_to_train(self) -> Tensor:

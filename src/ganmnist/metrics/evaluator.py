@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -161,11 +161,10 @@ class Evaluator:
 
     def measure_family(self, gan: GAN, data: DataModule) -> dict[str, float]:
         """What the GAN's family measures of itself, in evaluation mode."""
-        parts = (data.some(part, None, gan.device) for part in ("train", "test"))
         was_training = gan.training
         gan.eval()
         with torch.no_grad():
-            figures = gan.figures(*parts)
+            figures = gan.figures(partial(data.some, n=None, device=gan.device))
         gan.train(was_training)
         return {self.key(name): value for name, value in figures.items()}
 

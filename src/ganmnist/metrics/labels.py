@@ -37,26 +37,29 @@ class GANTrain(Metric):
 
     Args:
         epochs: of either classifier, the one whose features the metrics compare, from scratch.
+        most: images that either is trained on.
     """
 
-    at_least = 128  # a batch
-
-    def __init__(self, epochs: int = 10) -> None:
+    def __init__(self, epochs: int = 3, most: int = 10_000) -> None:
         self.epochs = epochs
+        self.most = most
 
     def __call__(self, fake: Seen, real: Real) -> dict[str, float]:
         if fake.labels is None or fake.logits.shape[1] > 1:
             return {}
-        n = len(fake.images)
-        if n not in real.accuracies:
+        n = min(len(fake.images), self.most)
+        key = (n, self.epochs)
+        if key not in real.accuracies:
             part = real.parts["train"]
             some = torch.randperm(len(part.x), generator=generator_for("still"))[:n]
-            real.accuracies[n] = self.accuracy_after(part.x[some], part.y[some], real)
-        gan_train = self.accuracy_after(fake.images, fake.labels, real)
-        return {"gan_train": gan_train, "real_train": real.accuracies[n]}
+            real.accuracies[key] = self.accuracy_after(
+                real.resized(part.x[some]), part.y[some], real
+            )
+        gan_train = self.accuracy_after(fake.images[:n], fake.labels[:n], real)
+        return {"gan_train": gan_train, "real_train": real.accuracies[key]}
 
     def accuracy_after(self, x: Tensor, y: Tensor, real: Real) -> float:
         """Accuracy on the test images after training on images (N, C, H, W) uint8 and labels."""
         digits, test = cast("Extractor", real.extractor).glyphs_of, real.parts["test"]
-        classifier = fit(digits(x.cpu()), y.cpu(), self.epochs)
-        return accuracy(classifier, digits(test.x.cpu()), test.y.cpu())
+        classifier = fit(digits(x.cpu()), y.cpu(), self.epochs, min(128, len(x)))
+        return accuracy(classifier, digits(real.resized(test.x).cpu()), test.y.cpu())

@@ -16,13 +16,15 @@ class Discriminator(nn.Module):
     """Features of a sample, then one logit: sigmoid(logit) is the probability of being real.
 
     The split lets a term put a head of its own on the features (ACGAN, InfoGAN), match them, or
-    score them together with a label (projection). A network reads the slots that it needs.
+    score them together with a label (projection). A network reads the slots that it needs. The
+    layer that scores is called `last`: what wants the features alone puts another in its place.
     """
 
     n_features: int  # F
     # What it makes of an image never depends on the others of its batch, as batch norm would.
     singly = False
-    sees_images = True  # and not latents alone
+    sees = frozenset("x")  # the slots of a sample that its answer depends on
+    pack = 1  # images behind one row of features
 
     def features(self, sample: Sample) -> Tensor:
         """(B, F) features of the sample."""
@@ -44,7 +46,8 @@ class Wrapper(Discriminator):
         super().__init__()
         self.inside = inside
         self.n_features = inside.n_features
-        self.sees_images = inside.sees_images
+        self.sees = inside.sees
+        self.pack = inside.pack
 
     def features(self, sample: Sample) -> Tensor:
         return self.inside.features(sample)

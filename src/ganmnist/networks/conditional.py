@@ -53,6 +53,7 @@ class Joined(Wrapper):
     def __init__(self, inside: Discriminator, classes: int, image_size: int = 28) -> None:
         super().__init__(inside)
         self.singly = inside.singly
+        self.sees = inside.sees | {"y"}
         self.map = nn.Linear(classes, image_size**2, bias=False)
 
     def features(self, sample: Sample) -> Tensor:
@@ -67,6 +68,7 @@ class Projection(Wrapper):
     def __init__(self, inside: Discriminator, classes: int) -> None:
         super().__init__(inside)
         self.singly = inside.singly
+        self.sees = inside.sees | {"y"}
         self.vector = nn.Linear(classes, inside.n_features, bias=False)
         # Small beside what D itself says, of thousands of features in dcgan's case.
         nn.init.normal_(self.vector.weight, 0.0, 0.02)

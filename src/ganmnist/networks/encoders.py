@@ -24,7 +24,7 @@ class Encoder(nn.Module):
     def __init__(self, body: Discriminator, latent_dim: int) -> None:
         super().__init__()
         self.body = headless(body)
-        self.last = nn.Linear(body.n_features, latent_dim)
+        self.last = Linear(body.n_features, latent_dim)
 
     def forward(self, sample: Sample) -> Tensor:
         return self.last(self.body.features(sample))
@@ -36,6 +36,7 @@ class Joint(Discriminator):
     def __init__(self, body: Discriminator, latent_dim: int, hidden: int = 1024) -> None:
         super().__init__()
         self.singly = body.singly
+        self.sees = body.sees | {"z"}
         self.body = headless(body)
         self.join = nn.Sequential(Linear(body.n_features + latent_dim, hidden), nn.LeakyReLU(0.2))
         self.n_features = hidden
@@ -53,7 +54,7 @@ class Latent(Discriminator):
     """Latents (B, latent_dim) to logits (B,), by a perceptron."""
 
     singly = True
-    sees_images = False
+    sees = frozenset("z")
 
     def __init__(self, latent_dim: int, widths: Sequence[int] = (1000, 1000)) -> None:
         super().__init__()

@@ -61,6 +61,7 @@ class InstanceNoise(Wrapper):
 
     def __init__(self, inside: Discriminator, sigma: Value) -> None:
         super().__init__(inside)
+        check_sees_images(inside, "Noise")
         self.sigma = checked("the sigma of InstanceNoise", sigma)
         self.now = at(sigma, 0.0)
 
@@ -90,6 +91,7 @@ class DiffAugment(Wrapper):
         self, inside: Discriminator, translation: float = 0.125, cutout: float = 0.25
     ) -> None:
         super().__init__(inside)
+        check_sees_images(inside, "DiffAugment")
         for name, share in (("translation", translation), ("cutout", cutout)):
             if not 0 <= share < 1:
                 raise ValueError(
@@ -104,6 +106,14 @@ class DiffAugment(Wrapper):
             x = cut_out(translate(sample.x, self.translation), self.cutout)
             sample = sample._replace(x=x)
         return super().features(sample)
+
+
+def check_sees_images(discriminator: Discriminator, what: str) -> None:
+    if "x" not in discriminator.sees:
+        raise ValueError(
+            f"{what} changes the images that D sees, and this family's D sees latents alone: leave "
+            "that stabilizer out, or choose family=gan"
+        )
 
 
 BLACK = -1.0
@@ -146,7 +156,12 @@ class Packed(Wrapper):
         super().__init__(inside)
         if m < 1:
             raise ValueError(f"m={m} makes no packs: choose 1 or more images a pack")
-        self.m = m
+        if inside.sees != {"x"}:
+            raise ValueError(
+                "PacGAN packs images, and this family's D sees labels or latents with each: leave "
+                "stabilizer=pacgan out, or choose family=gan"
+            )
+        self.m = self.pack = m
 
     def features(self, sample: Sample) -> Tensor:
         assert sample.x is not None

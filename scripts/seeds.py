@@ -1,0 +1,78 @@
+"""An experiment seed by seed, timed from pressing Enter to its end.
+
+    python scripts/seeds.py speedrun [--seeds 0 1 2 3 4]
+    python scripts/seeds.py flagship --seeds 0 1 2
+
+Each run is a process of its own; its seconds are those of the whole process, from imports to the
+report, pictures and the table at its end among them. Results go to docs/NAME.json, those of a seed
+in the place of its earlier ones.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from datetime import date
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import torch
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+
+
+def run(words: list[str], seed: int, folder: str) -> dict[str, Any]:
+    """One run: its seconds, and what its averaged generator came to."""
+    began = time.perf_counter()
+    ended = subprocess.run([*words, f"seed={seed}", f"hydra.run.dir={folder}"])
+    seconds = time.perf_counter() - began
+    if ended.returncode:
+        raise SystemExit(f"seed {seed} ended with {ended.returncode}")
+    summary = json.loads(Path(folder, "summary.json").read_text())
+    metrics = summary["metrics"]
+    return {
+        "date": date.today().isoformat(),
+        "seed": seed,
+        "seconds": round(seconds, 1),
+        "images_seen": summary["images_seen"],
+        "ended_early": summary["epochs"] < summary["settings"]["epochs"],
+        **{name: round(value, 4) for name, value in metrics["final"]["ema"].items()},
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("experiment", help="a choice of conf/experiment/")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    asked = parser.parse_args()
+    words = [sys.executable, "-m", "ganmnist.train", "trainer=cpu"]
+    words.append(f"experiment={asked.experiment}")
+    file = DOCS / f"{asked.experiment}.json"
+    runs = {r["seed"]: r for r in json.loads(file.read_text())["runs"]} if file.exists() else {}
+    for seed in asked.seeds:
+        with tempfile.TemporaryDirectory() as folder:
+            runs[seed] = run(words, seed, folder)
+        print(json.dumps(runs[seed]), flush=True)
+        ordered = [runs[seed] for seed in sorted(runs)]
+        results = {
+            "command": " ".join(["python", *words[1:]]),
+            "machine": f"{os.cpu_count()} cores, {platform.platform()}, torch {torch.__version__}",
+            "mean_and_deviation": {
+                name: [round(f([r[name] for r in ordered]), 4) for f in (mean, stdev)]
+                for name in ("seconds", "fid")
+                if len(ordered) > 1
+            },
+            "runs": ordered,
+        }
+        file.write_text(json.dumps(results, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
