@@ -56,9 +56,9 @@ class AAE(BiGAN):
         has the real image whose code is nearest to the same place.
         """
         grids = {"reconstructions": self.beside(real(50))}
-        if self.encoder.last.out_features == 2 and self.condition is None:
-            some = real(1000)
-            codes = self.encode(some)
+        some = real(1000)
+        codes = self.encode(some)
+        if codes.shape[1] == 2 and self.condition is None:
             quantiles = (torch.arange(self.side) + 0.5) / self.side
             steps = torch.special.ndtri(quantiles).to(codes)
             plane = torch.cartesian_prod(-steps, steps).flip(1)

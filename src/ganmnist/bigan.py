@@ -52,7 +52,7 @@ class BothWays(Objective):
                 f"{type(game).__name__} cannot be: choose another objective, such as bce_logits"
             )
         self.game = game
-        self.neutral = game.neutral
+        self.neutral = self.mirror = game.neutral
         of_d, of_g = game.equilibrium
         smoothed = getattr(game, "target", 1.0) != 1.0  # and so not the same for both sides
         self.equilibrium = (of_d, None if of_g is None or smoothed else 2 * of_g)
@@ -69,7 +69,7 @@ class BothWays(Objective):
         return self.game.d_loss(duel)
 
     def g_loss(self, duel: Duel) -> Tensor:
-        opposed = Opposed(duel.discriminator, self.neutral)
+        opposed = Opposed(duel.discriminator, self.mirror)
         swapped = Duel(opposed, duel.fake, duel.real)
         of_g, of_e = self.game.g_loss(duel), self.game.g_loss(swapped)
         assert of_g is not None
