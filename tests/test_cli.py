@@ -14,7 +14,7 @@ from ganmnist.data import MNIST, datasets
 from ganmnist.paths import conf_dir, held
 
 KEYS = (
-    "batch_size, callbacks, checkpoint, data, datamodule, ema, epochs, every, folder, gan, "
+    "batch_size, callbacks, checkpoint, data, datamodule, ema, epochs, every, family, folder, gan, "
     "latent_dim, log_every, logger, lr, metric, metrics, model, objective, optimizer, resume, "
     "schedule, seed, stabilizer, task, terms, trainer, trust"
 )
@@ -30,6 +30,8 @@ MISTAKES = {
     "epochs=ten": "epochs=ten: epochs takes a whole number of at least 1, such as epochs=20.",
     "epochs=1.5": "epochs=1.5: epochs takes a whole number of at least 1, such as epochs=20.",
     "modle=mlp": f"'modle'. Did you mean model? Choose one of {KEYS}.",
+    "gan.latent.dim=50": "is whatever family.latent is, so set that: family.latent.dim=...",
+    "gan.generator.widths=[8]": "gan.generator is whatever model.generator is, so set that: ",
     "model=resnet9000": "model=resnet9000: there is no such choice. "
     f"Did you mean resnet? Choose one of {choices('model')}.",
     "lr=-1": "lr=-1.0 is out of range: lr takes a number above 0, such as lr=2e-4.",
@@ -170,7 +172,7 @@ def test_gpus_that_are_not_there_are_refused_before_data_are_read(
         ("objective=hinge stabilizer=label_smoothing", ["objectives.Hinge", "no 'smoothing'"]),
         ("objective=feature_matching ~terms.feature_matching", ["Nothing trains G: choose"]),
         ("schedule=r3gan optimizer=sgd", ["Adam's beta2, which the optimiser does not have"]),
-        ("gan.latent.dim=50", ["cannot take its latents", "gan.latent"]),
+        ("family.latent.dim=50", ["cannot take its latents", "family.latent"]),
         ("penalty=r1 terms.r1.gamma=ten", ["the weight of R1 is ten: choose a number"]),
         ("gan.clip=0", ["gan.clip=0 leaves no gradient"]),
         ("gan.d_steps=0", ["gan.d_steps=0 is no number of steps"]),

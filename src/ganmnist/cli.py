@@ -240,7 +240,11 @@ def unknown(key: str, config_name: str) -> str:
         except HydraException:  # a choice from --config-dir
             place = compose(config_name)
     way: list[str] = []
+    whole = place
     for part in key.split("."):
+        if elsewhere := refers_to(whole, name := ".".join([*way, part])):
+            setting = key.replace(name, elsewhere, 1)
+            return f"{key}: {name} is whatever {elsewhere} is, so set that: {setting}=..."
         value = (
             place._get_node(part) if isinstance(place, DictConfig) and part in [*place] else None
         )
@@ -251,3 +255,16 @@ def unknown(key: str, config_name: str) -> str:
     inside = f" in {'.'.join(way)}" if way else ""
     settings = [str(name) for name in place if name != "_target_"]
     return f"{key}: there is no setting {part!r}{inside}. {choose(part, settings)}"
+
+
+def refers_to(config: Any, name: str) -> str:
+    """What stands at a place that refers to another, at the end of all references; else nothing."""
+    end = ""
+    while True:
+        parent, _, last = name.rpartition(".")
+        place = OmegaConf.select(config, parent) if parent else config
+        node = place._get_node(last) if isinstance(place, DictConfig) and last in [*place] else None
+        match = re.fullmatch(r"\$\{([\w.]+)\}", str(node._value()) if node is not None else "")
+        if match is None:
+            return end
+        name = end = match[1]

@@ -35,7 +35,7 @@ class Codes:
         if categories < 2 or numbers < 0 or dim < categories + numbers:
             raise ValueError(
                 f"latent_dim={dim} has no room for {categories} categories and {numbers} numbers: "
-                "raise it, or change gan.latent"
+                "raise it, or change family.latent"
             )
         self.dim = dim
         self.categories = categories

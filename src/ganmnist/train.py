@@ -259,7 +259,7 @@ def check_shapes(gan: GAN, data: DataModule) -> None:
     except RuntimeError as error:
         raise UserError(
             f"The generator cannot take its latents: {' '.join(str(error).split())}; change "
-            "model.generator or gan.latent."
+            "model.generator or family.latent."
         ) from error
     if made != data.shape:
         raise UserError(
