@@ -21,7 +21,7 @@ from ganmnist.duel import Duel, Part, Sample, at_least_float32
 from ganmnist.gan import GAN
 from ganmnist.metrics.neighbours import nearest
 from ganmnist.networks.base import Discriminator, Wrapper
-from ganmnist.objectives import Objective
+from ganmnist.objectives import AsDPlays, Objective
 
 BATCH = 500  # images at a time, where nothing is trained
 
@@ -37,7 +37,7 @@ class Opposed(Wrapper):
         return 2 * self.neutral - super().score(features, sample)
 
 
-class BothWays(Objective):
+class BothWays(AsDPlays):
     """A game that the real side plays too: it shall pass for the fake one.
 
     Raises:
@@ -45,28 +45,16 @@ class BothWays(Objective):
     """
 
     def __init__(self, game: Objective) -> None:
-        super().__init__()
+        super().__init__(game)
         if game.neutral is None:
             raise ValueError(
                 f"An encoder plays G's game with the sides swapped, and those of "
                 f"{type(game).__name__} cannot be: choose another objective, such as bce_logits"
             )
-        self.game = game
         self.neutral = self.mirror = game.neutral
         of_d, of_g = game.equilibrium
         smoothed = getattr(game, "target", 1.0) != 1.0  # and so not the same for both sides
         self.equilibrium = (of_d, None if of_g is None or smoothed else 2 * of_g)
-        self.probability = game.probability
-        self.bounds_slope = game.bounds_slope
-
-    def setup(self, generator: nn.Module, discriminator: Discriminator) -> None:
-        self.game.setup(generator, discriminator)
-
-    def after_d_update(self, discriminator: Discriminator) -> None:
-        self.game.after_d_update(discriminator)
-
-    def d_loss(self, duel: Duel) -> Tensor:
-        return self.game.d_loss(duel)
 
     def g_loss(self, duel: Duel) -> Tensor:
         opposed = Opposed(duel.discriminator, self.mirror)

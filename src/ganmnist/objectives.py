@@ -302,10 +302,8 @@ class SquaredHellinger(FGAN):
         return v.exp() - 1
 
 
-class OnlyD(Objective):
-    """D plays a game that G takes no part in: other terms train G, such as feature matching."""
-
-    neutral = None
+class AsDPlays(Objective):
+    """Another objective as far as D goes; what G is charged, a subclass says."""
 
     def __init__(self, game: Objective) -> None:
         super().__init__()
@@ -322,6 +320,12 @@ class OnlyD(Objective):
 
     def d_loss(self, duel: Duel) -> Tensor:
         return self.game.d_loss(duel)
+
+
+class OnlyD(AsDPlays):
+    """D plays a game that G takes no part in: other terms train G, such as feature matching."""
+
+    neutral = None
 
     def g_loss(self, duel: Duel) -> None:
         return None
