@@ -116,7 +116,7 @@ def start(place: Path, name: str, signalled: str = "") -> subprocess.CompletedPr
     words = ["--config-dir", "conf", "callbacks=signalled", f"hydra.run.dir={name}"]
     words += ["trainer=cpu", "trainer.devices=2", "batch_size=16", "data=digits"]
     words += ["experiment=quick", "epochs=2", "trainer.limit_train_batches=13", "metrics=none"]
-    words += ["gan.accumulate=3", "checkpoint.every_n_batches=2", "every=5"]
+    words += ["datamodule.chunk=1", "gan.accumulate=3", "checkpoint.every_n_batches=2", "every=5"]
     if signalled:
         number, rank, batch = signalled.split(",")
         settings = f"_target_: signalled.Signalled, number: {number}, rank: {rank}, batch: {batch}"

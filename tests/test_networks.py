@@ -13,7 +13,7 @@ from torch import nn
 
 from ganmnist.duel import Sample
 from ganmnist.networks import dcgan, mlp
-from ganmnist.networks.base import NORMS
+from ganmnist.networks.base import NORMS, channels_last
 from ganmnist.networks.perceptron import Dropout
 
 
@@ -157,11 +157,11 @@ def test_parameter_counts(model: str, g_count: int, d_count: int) -> None:
 SHAPES = {
     "dcgan": (
         [(256, 4, 4), (128, 7, 7), (64, 14, 14), (1, 28, 28)],
-        [(64, 14, 14), (128, 7, 7), (1, 1, 1)],
+        [(64, 14, 14), (128, 7, 7), (1,)],
     ),
     "dcgan64": (
         [(512, 4, 4), (256, 8, 8), (128, 16, 16), (64, 32, 32), (1, 64, 64)],
-        [(64, 32, 32), (128, 16, 16), (256, 8, 8), (512, 4, 4), (1, 1, 1)],
+        [(64, 32, 32), (128, 16, 16), (256, 8, 8), (512, 4, 4), (1,)],
     ),
     "mlp": ([(32,), (64,), (128,), (784,)], [(128,), (64,), (32,), (1,)]),
 }
@@ -183,6 +183,26 @@ def test_shapes_of_every_block(model: str) -> None:
     assert discriminator.score(features, sample).shape == (2,)
     size = 64 if model == "dcgan64" else 28
     assert x.shape == (2, 1, size, size)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_channels_last_moves_numbers_and_changes_none(channels: int) -> None:
+    x = torch.randn(2, channels, 4, 5, requires_grad=True)
+    moved = channels_last(x)
+    assert torch.equal(moved, x)
+    assert moved.stride() == (20 * channels, 1, 5 * channels, channels)
+    (slope,) = torch.autograd.grad((moved * moved).sum(), x)
+    assert torch.equal(slope, 2 * x)
+
+
+@pytest.mark.parametrize("model", ["dcgan", "dcgan64"])
+def test_convolutions_keep_the_order_in_memory(model: str) -> None:
+    maps: list[torch.Tensor] = []
+    generator, discriminator = build(model)
+    for layer in [*layers(generator), *layers(discriminator)]:
+        layer.register_forward_hook(lambda layer, given, out: maps.append(out))
+    discriminator(Sample(generator(torch.randn(2, 100))))
+    assert {x.stride(1) for x in maps if x.shape[1] > 1} == {1}
 
 
 @every_model

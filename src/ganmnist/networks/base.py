@@ -56,6 +56,19 @@ class Wrapper(Discriminator):
         return self.inside.score(features, sample)
 
 
+def channels_last(x: Tensor) -> Tensor:
+    """The same (B, C, H, W); on a CPU, the channels of a pixel lie side by side in memory.
+
+    Convolutions and norms hand that order on. In it a step is faster by a tenth (dcgan, float32)
+    to a half (r3gan, bfloat16).
+    """
+    if x.device.type != "cpu":
+        return x
+    c, h, w = x.shape[1:]
+    # Flattened in between, since a single channel would count as being in any order.
+    return x.permute(0, 2, 3, 1).flatten(1).unflatten(1, (h, w, c)).permute(0, 3, 1, 2)
+
+
 # Layers for (B, C, H, W), made for a number of channels.
 NORMS: Mapping[str, Callable[[int], nn.Module]] = {
     "batch": nn.BatchNorm2d,

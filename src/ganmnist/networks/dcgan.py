@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor, nn
 
 from ganmnist.networks.base import Discriminator as Base
-from ganmnist.networks.base import norm_layer
+from ganmnist.networks.base import channels_last, norm_layer
 from ganmnist.networks.perceptron import linear
 
 if TYPE_CHECKING:
@@ -63,14 +63,18 @@ class Opening(nn.ConvTranspose2d):
     """
 
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
-        return linear(x.flatten(1), self.weight.flatten(1).t()).unflatten(1, self.weight.shape[1:])
+        x = linear(x.flatten(1), self.weight.flatten(1).t())
+        return channels_last(x.unflatten(1, self.weight.shape[1:]))
 
 
 class Closing(nn.Conv2d):
-    """The convolution of pictures as large as the kernel, as the matrix product that it is."""
+    """The convolution of maps as large as the kernel, as the matrix product that it is.
+
+    They come as rows (B, H W C), pixel by pixel.
+    """
 
     def forward(self, x: Tensor) -> Tensor:
-        return linear(x.flatten(1), self.weight.flatten(1), self.bias)[:, :, None, None]
+        return linear(x, self.weight.permute(0, 2, 3, 1).flatten(1), self.bias)
 
 
 class Discriminator(Base):
@@ -103,18 +107,18 @@ class Discriminator(Base):
             if first_norm or i > 0:
                 blocks.append(norm_layer(norm, c_out))
             blocks.append(nn.LeakyReLU(slope, inplace=True))
-        self.blocks = nn.Sequential(*blocks, nn.Flatten())
+        self.blocks = nn.Sequential(*blocks)
         self.singly = norm != "batch"
-        self.map = (c_last, kernel, kernel)
         self.n_features = c_last * kernel**2
         self.last = Closing(c_last, c_logit, kernel, stride, bias=free)
         self.apply(init_weights)
 
     def features(self, sample: Sample) -> Tensor:
-        return self.blocks(sample.x)
+        assert sample.x is not None
+        return self.blocks(channels_last(sample.x)).permute(0, 2, 3, 1).flatten(1)
 
     def score(self, features: Tensor, sample: Sample) -> Tensor:
-        return self.last(features.unflatten(1, self.map)).flatten()
+        return self.last(features).flatten()
 
 
 def check_lengths(widths: Sequence[int], kernels: Sequence[int], strides: Sequence[int]) -> None:

@@ -31,6 +31,7 @@ import torch
 from torch import Tensor, nn
 
 from ganmnist.networks.base import Discriminator as Base
+from ganmnist.networks.base import channels_last
 
 if TYPE_CHECKING:
     from ganmnist.duel import Sample
@@ -94,7 +95,8 @@ class Generator(nn.Module):
         self.last = conv1(widths[-1], channels)
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        return self.last(self.layers(self.basis * self.modulation(z)[:, :, None, None]))
+        x = self.basis * self.modulation(z)[:, :, None, None]
+        return self.last(self.layers(channels_last(x)))
 
 
 class Discriminator(Base):
@@ -130,7 +132,8 @@ class Discriminator(Base):
         self.last = normal(nn.Linear(self.n_features, 1, bias=False))
 
     def features(self, sample: Sample) -> Tensor:
-        return self.layers(sample.x)
+        assert sample.x is not None
+        return self.layers(channels_last(sample.x))
 
     def score(self, features: Tensor, sample: Sample) -> Tensor:
         return self.last(features).flatten()

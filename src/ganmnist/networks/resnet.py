@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING
 from torch import Tensor, nn
 
 from ganmnist.networks.base import Discriminator as Base
+from ganmnist.networks.base import channels_last
 
 if TYPE_CHECKING:
     from ganmnist.duel import Sample
@@ -106,7 +107,7 @@ class Generator(nn.Module):
         )
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        return self.last(self.blocks(self.first(z).unflatten(1, self.map)))
+        return self.last(self.blocks(channels_last(self.first(z).unflatten(1, self.map))))
 
 
 class Discriminator(Base):
@@ -144,7 +145,8 @@ class Discriminator(Base):
         self.last = xavier(nn.Linear(self.n_features, 1))
 
     def features(self, sample: Sample) -> Tensor:
-        return self.blocks(sample.x).sum(dim=(2, 3))
+        assert sample.x is not None
+        return self.blocks(channels_last(sample.x)).sum(dim=(2, 3))
 
     def score(self, features: Tensor, sample: Sample) -> Tensor:
         return self.last(features).flatten()
