@@ -1,5 +1,6 @@
 """trainer.gpus decides the device, and what cannot be is refused in a sentence."""
 
+import os
 import platform
 import subprocess
 import sys
@@ -96,6 +97,17 @@ def test_settings_reach_lightning(monkeypatch: pytest.MonkeyPatch) -> None:
         "num_nodes": 2,
         "precision": "bf16-mixed",
     }
+
+
+@pytest.mark.parametrize(("gpus", "asks"), [(0, None), (1, "1")])
+def test_on_a_cpu_no_step_looks_for_the_library_of_gpus(
+    gpus: int, asks: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(L, "Trainer", lambda **settings: None)
+    monkeypatch.setenv("PYTORCH_NVML_BASED_CUDA_CHECK", "1")
+    on_a_machine_with(1, monkeypatch)
+    devices.build_trainer(gpus, "auto", 1, "auto")
+    assert os.environ.get("PYTORCH_NVML_BASED_CUDA_CHECK") == asks
 
 
 # 40 MiB, taken and freed ten times: the pages that the system had to bring for it.
