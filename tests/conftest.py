@@ -82,7 +82,7 @@ def configuration(*overrides: str) -> DictConfig:
 
 
 class RandomImages(DataSet):
-    """`n` images of uniform noise with random labels, all a function of the seed."""
+    """`n` images of uniform noise, as many of each label, all a function of the seed."""
 
     name = "random images"
 
@@ -100,7 +100,7 @@ class RandomImages(DataSet):
         train, test = (
             Images(
                 torch.randint(256, (n, *shape), generator=rng, dtype=torch.uint8),
-                torch.randint(10, (n,), generator=rng),
+                torch.randperm(n, generator=rng) % 10,
             )
             for n in (self.n, 16)
         )

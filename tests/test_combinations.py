@@ -134,10 +134,16 @@ def test_stacked_digits_are_packed_too() -> None:
 
 
 FAMILIES = choices("family")
-SEES_MORE = {"cgan", "projection", "bigan", "aae", "aae_labels"}  # in D, than the image
+SEES_MORE = {
+    *("cgan", "projection", "bigan", "aae", "aae_labels"),
+    *("lapgan", "inpainting", "superresolution"),
+}  # in D, than the image
 REFUSED = {
     **{(family, "pacgan"): "PacGAN packs images" for family in SEES_MORE},
-    **{(family, "pacgan"): "speaks of one image" for family in ("acgan", "infogan")},
+    **{
+        (family, "pacgan"): "speaks of one image"
+        for family in ("acgan", "infogan", "semisupervised")
+    },
     **{
         (family, stabilizer): "sees latents alone"
         for family in ("aae", "aae_labels")
@@ -145,18 +151,18 @@ REFUSED = {
     },
     **{(family, "feature_matching"): "cannot be: choose another" for family in ("bigan",)},
     **{(family, "fgan_pearson"): "cannot be: choose another" for family in ("bigan",)},
-    **{
-        (family, "unrolled"): "unexpected keyword argument 'encoder'"
-        for family in ("bigan", "aae", "aae_labels")
-    },
+    ("semisupervised", "unrolled"): "cannot follow few_labels",
+    ("lapgan", "diffaugment"): "judges 3 sizes",
+    ("lapgan", "minibatch_discrimination"): "judges 3 sizes",
 }
+FEW = {"semisupervised": ("gan.labelled=10",)}  # of twelve images
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
 @pytest.mark.parametrize("model", ["mlp", "dcgan", "resnet", "r3gan"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_family_goes_with_a_model(family: str, model: str, precision: str) -> None:
-    train(*build(model, f"family={family}", "latent_dim=16"), precision)
+    train(*build(model, f"family={family}", "latent_dim=16", *FEW.get(family, ())), precision)
 
 
 @pytest.mark.parametrize(
@@ -170,6 +176,7 @@ def test_a_family_goes_with_a_model(family: str, model: str, precision: str) -> 
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_family_goes_with_what_else_there_is(family: str, way: str) -> None:
     parts = (f"family={family}", way, "latent_dim=16", "model.discriminator.norm=none")
+    parts += FEW.get(family, ())
     if why := REFUSED.get((family, way.partition("=")[2])):
         with pytest.raises(InstantiationException, match=why):
             build("dcgan", *parts)

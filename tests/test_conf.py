@@ -49,6 +49,7 @@ def test_the_promised_choices_are_there() -> None:
         },
         "family": {
             *("gan", "cgan", "projection", "acgan", "infogan", "bigan", "aae", "aae_labels"),
+            *("semisupervised", "lapgan", "inpainting", "superresolution"),
         },
         "schedule": {"none", "linear", "cosine", "r3gan"},
         "optimizer": {"adam", "ttur", "sgd"},

@@ -27,10 +27,12 @@ from ganmnist.data import DataModule
 from ganmnist.duel import Duel, Sample
 from ganmnist.errors import UserError
 from ganmnist.infogan import Codes, InfoGAN, MutualInformation
+from ganmnist.lapgan import LAPGAN
 from ganmnist.latents import Labels, Normal
 from ganmnist.loading import load
 from ganmnist.metrics import GANTest, GANTrain, Seen
-from ganmnist.networks import conditional, dcgan, encoders, mlp
+from ganmnist.networks import conditional, dcgan, encoders, mlp, pyramid, unet
+from ganmnist.networks.classes import Classes
 from ganmnist.objectives import (
     BCE,
     KL,
@@ -44,7 +46,9 @@ from ganmnist.objectives import (
 from ganmnist.paths import conf_dir
 from ganmnist.pixels import to_bytes
 from ganmnist.rng import generator_for
+from ganmnist.semisupervised import FewLabels, SemiSupervised
 from ganmnist.train import train
+from ganmnist.translation import Coarse, Pixels, Translation, UpperHalf
 
 close = torch.testing.assert_close
 FAMILIES = sorted(file.stem for file in (conf_dir() / "family").glob("*.yaml"))
@@ -55,12 +59,19 @@ PICTURES = {
     "bigan": {"reconstructions"},
     "aae": {"reconstructions", "manifold", "map"},
     "aae_labels": {"reconstructions"},
+    "semisupervised": {"labelled"},
+    "lapgan": {"levels"},
+    "inpainting": {"translations"},
+    "superresolution": {"translations"},
 }
 FIGURES = {
     "infogan": {"code_error"},
     "bigan": {"nn_accuracy", "reconstruction"},
     "aae": {"reconstruction"},
     "aae_labels": {"reconstruction"},
+    "semisupervised": {"test_error"},
+    "inpainting": {"l1", "l1_kept"},
+    "superresolution": {"l1", "l1_kept"},
 }
 
 
@@ -277,6 +288,347 @@ def test_code_error_is_of_the_digit_that_a_category_mostly_is() -> None:
     assert gan.figures(parts.get) == {"code_error": 0.5}
 
 
+# A few labels
+
+
+def naming(classes: int = 10) -> Classes:
+    return Classes(d_for_8x8(), classes)
+
+
+def semisupervised(**parts):
+    default = {
+        "discriminator": naming(),
+        "terms": {"few_labels": FewLabels(batch_size=6)},
+        "labelled": 10,
+    }
+    return small_gan(SemiSupervised, **{**default, **parts})
+
+
+def test_being_generated_is_a_class_of_logit_0() -> None:
+    d, sample = naming().eval(), images()
+    logits = d.classify(d.features(sample))
+    shares = torch.cat([logits, torch.zeros(8, 1)], 1).softmax(1)
+    close(d(sample).sigmoid(), shares[:, :10].sum(1))
+
+
+def test_a_d_that_knows_no_class_has_ten_for_real_and_one_for_generated() -> None:
+    d = naming()
+    nn.init.zeros_(d.last.weight)
+    nn.init.zeros_(d.last.bias)
+    few = FewLabels(batch_size=6, weight=0.5)
+    few.setup(nn.Identity(), d)
+    few.known = images()
+    duel = Duel(d, images(), images())
+    close(few.d_loss(duel).item(), math.log(10) / 2)
+    close(duel.real_logits.sigmoid(), torch.full((8,), 10 / 11))
+
+
+def test_a_d_that_knows_all_is_charged_nothing_for_labels() -> None:
+    d = naming()
+    few = FewLabels(batch_size=6)
+    few.setup(nn.Identity(), d)
+    few.known = images()._replace(y=torch.full((8,), 3))
+    with torch.no_grad():
+        d.last.weight.zero_()
+        d.last.bias.copy_(1e3 * F.one_hot(torch.tensor(3), 10))
+    assert few.d_loss(Duel(d, images(), images())).item() == 0.0
+
+
+def test_known_labels_train_d_alone() -> None:
+    gan = semisupervised()
+    moved = watch(gan)
+    fit(gan, batches=2)
+    trained = {name for name, _ in gan.named_parameters()}
+    assert moved["d"] & trained == {n for n in trained if n.startswith("discriminator")}
+    assert moved["g"] & trained == {n for n in trained if n.startswith("generator")}
+
+
+@pytest.mark.parametrize("told", [False, True])
+def test_labels_that_are_not_known_change_no_bit(
+    told: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """All labels are turned but those that D is told, or those as well."""
+
+    class Turned(RandomImages):
+        def read(self):
+            train, test = super().read()
+            return train._replace(y=(train.y + 1) % 10), test
+
+    def trained() -> dict[str, torch.Tensor]:
+        torch.manual_seed(0)
+        gan = semisupervised()
+        fit(gan, batches=2)
+        return gan.state_dict()
+
+    data = DataModule(RandomImages(19), 8)
+    data.prepare_data()
+    data.setup()
+    known = data.labelled(10, 0, torch.device("cpu"))
+    if not told:
+        monkeypatch.setattr(DataModule, "labelled", lambda *how: known)
+    straight = trained()
+    monkeypatch.setattr("conftest.RandomImages", Turned)
+    turned = trained()
+    same = all(torch.equal(value, turned[name]) for name, value in straight.items())
+    assert same != told
+
+
+def test_known_labels_are_balanced_and_a_function_of_the_seed() -> None:
+    data = DataModule(RandomImages(60), 8)
+    data.prepare_data()
+    data.setup()
+    first, again, other = (data.labelled(30, seed, torch.device("cpu")) for seed in (0, 0, 1))
+    assert first.y.tolist() == [*range(10)] * 3
+    assert torch.equal(first.x, again.x)
+    assert not torch.equal(first.x, other.x)
+    for x, y in zip(first.x, first.y, strict=True):
+        (place,) = (data.train.x == to_bytes(x)).flatten(1).all(1).nonzero()
+        assert data.train.y[place] == y
+
+
+@pytest.mark.parametrize(
+    ("n", "said"),
+    [
+        (25, "gan.labelled=25 is not as many of each of the 10 classes of random images"),
+        (0, "choose a multiple of 10"),
+        (80, "random images has 6 of one: choose 60 or less"),
+    ],
+)
+def test_labels_that_are_not_there_are_refused(n: int, said: str) -> None:
+    data = DataModule(RandomImages(60), 8)
+    data.prepare_data()
+    data.setup()
+    with pytest.raises(UserError, match=said):
+        data.labelled(n, 0, torch.device("cpu"))
+
+
+def test_other_classes_than_there_are_cannot_be_named() -> None:
+    with pytest.raises(UserError, match=r"discriminator\.classes=9, but random images has 10"):
+        fit(semisupervised(discriminator=naming(9)))
+    with pytest.raises(ValueError, match="choose 2 or more"):
+        naming(1)
+
+
+def test_test_error_is_the_share_of_wrong_names() -> None:
+    gan = semisupervised()
+    with torch.no_grad():
+        gan.discriminator.last.weight.zero_()
+        gan.discriminator.last.bias.copy_(F.one_hot(torch.tensor(3), 10))
+    y = torch.tensor([3, 3, 4, 3, 5, 3, 3, 3])
+    assert gan.figures(lambda part: images()._replace(y=y)) == {"test_error": 2 / 8}
+    assert gan.pictures(images) == {}
+
+
+# Images of what is left of them
+
+
+def translation(**parts):
+    default = {
+        "generator": unet.Generator(4, image_size=8, widths=[4, 8]),
+        "discriminator": conditional.Beside(d_for_8x8(2)),
+        "keep": UpperHalf(),
+        "shape": [1, 8, 8],
+        "shown": 5,
+        "terms": {"pixels": Pixels()},
+    }
+    return small_gan(Translation, **{**default, **parts})
+
+
+def test_what_is_left_of_an_image() -> None:
+    x = images().x
+    upper = UpperHalf()(x)
+    close(upper[..., :4, :], x[..., :4, :])
+    assert (upper[..., 4:, :] == -1).all()
+    coarse = Coarse(2)(x)
+    for rows in (slice(0, 4), slice(4, 8)):
+        for columns in (slice(0, 4), slice(4, 8)):
+            place = x[..., rows, columns]
+            means = place.mean((2, 3), keepdim=True).expand_as(place)
+            close(coarse[..., rows, columns], means)
+    close(Coarse(8)(x), x)
+    with pytest.raises(ValueError, match=r"gan\.keep\.size=0"):
+        Coarse(0)
+
+
+def test_white_for_black_costs_2_a_pixel() -> None:
+    white, black = Sample(torch.ones(2, 1, 8, 8)), Sample(-torch.ones(2, 1, 8, 8))
+    assert Pixels(3.0).g_loss(Duel(None, white, black)).item() == 6.0
+
+
+def test_an_image_beside_another_is_seen_as_channels() -> None:
+    inside, sample = d_for_8x8(2).eval(), images()
+    beside = conditional.Beside(inside)
+    other = Coarse(2)(sample.x)
+    both = beside(sample._replace(y=other))
+    close(both, inside(Sample(torch.cat([sample.x, other], 1))))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_u_net_makes_images_of_images_and_latents(channels: int) -> None:
+    g = unet.Generator(4, channels, image_size=24, widths=[4, 6, 8]).eval()
+    z, y = torch.randn(2, 4), torch.rand(2, channels, 24, 24) * 2 - 1
+    x = g(z, y)
+    assert x.shape == y.shape
+    assert x.abs().max() <= 1
+    assert not torch.allclose(g(-z, y), x)
+    assert not torch.allclose(g(z, -y), x)
+    with pytest.raises(ValueError, match="image_size=28 cannot be halved 3 times"):
+        unet.Generator(widths=[4, 6, 8])
+
+
+def test_both_sides_are_told_the_same() -> None:
+    gan, batch = translation(), images()
+    fake, z = gan.make_fake(batch)
+    assert torch.equal(fake.y, UpperHalf()(batch.x))
+    assert torch.equal(gan.real(batch, z).y, fake.y)
+    close(fake.x, gan.generator(z, fake.y))
+
+
+def test_a_translation_trains_both_players() -> None:
+    gan = translation()
+    moved = watch(gan)
+    fit(gan, batches=2)
+    trained = {name for name, _ in gan.named_parameters()}
+    assert moved["d"] & trained == {n for n in trained if n.startswith("discriminator")}
+    # The first bias and the norms behind it: nothing of G is left out.
+    assert moved["g"] & trained == {n for n in trained if n.startswith("generator")}
+
+
+def test_what_is_drawn_is_made_of_test_images_in_turn() -> None:
+    gan = translation()
+    fit(gan, batches=1)
+    data = DataModule(RandomImages(11), 8)
+    data.prepare_data()
+    data.setup()
+    shown = data.some("test", 5, torch.device("cpu")).x
+    _, y = gan.prior(7)
+    close(y, UpperHalf()(shown[[0, 1, 2, 3, 4, 0, 1]]))
+    again = translation()
+    again.load_state_dict(gan.state_dict())
+    close(again.prior(7)[1], y)
+    with pytest.raises(ValueError, match=r"gan\.shown=0"):
+        translation(shown=0)
+
+
+def test_figures_and_pictures_of_translations() -> None:
+    gan, white = translation(), Sample(torch.ones(30, 1, 8, 8))
+    gan.made_of = lambda x: 0 * x
+    assert gan.figures(lambda part: white) == {"l1": 0.5, "l1_kept": 0.5}
+    grid = gan.pictures(lambda n: white)["translations"]
+    assert grid.shape == (9, 10, 1, 8, 8)
+    for row, expected in enumerate(3 * [UpperHalf()(white.x[:10]), 0 * white.x[:10], white.x[:10]]):
+        close(grid[row], expected)
+
+
+# A game a size
+
+
+def pyramid_gan(**parts):
+    default = {
+        "generator": pyramid.Generator(7, image_size=8, levels=3, width=4),
+        "discriminator": pyramid.Discriminator(image_size=8, levels=3, width=4),
+        "latent": Normal(7),
+    }
+    return small_gan(LAPGAN, **{**default, **parts})
+
+
+@pytest.mark.parametrize(("levels", "shape"), [(2, (8, 12)), (3, (8, 12)), (4, (8, 12))])
+def test_the_levels_of_an_image_lie_in_one_picture(levels: int, shape: tuple[int, int]) -> None:
+    x = torch.rand(2, 3, 8, 8)
+    parts = pyramid.levels_of(x, levels)
+    assert [part.shape[-1] for part in parts] == [8, 4, 2, 1][:levels]
+    for part in parts:
+        close(part.mean((2, 3)), x.mean((2, 3)))
+    picture = pyramid.tiled(parts)
+    assert picture.shape == (2, 3, *shape)
+    for part, back in zip(parts, pyramid.untiled(picture, levels), strict=True):
+        assert torch.equal(part, back)
+
+
+def test_each_level_begins_with_the_one_below_it_enlarged() -> None:
+    g, z = pyramid.Generator(7, image_size=8, levels=3, width=4).eval(), torch.randn(5, 7)
+    grown = g.grow(z)
+    assert [part.shape for part in grown] == [(5, 1, n, n) for n in (8, 4, 2)]
+    assert torch.equal(g(z), grown[0])
+    for part, again in zip(grown, g.parts(z, pyramid.enlarged(grown)), strict=True):
+        close(part, again)
+    for detail in g.details:
+        nn.init.zeros_(detail.layers[-1].weight)
+        nn.init.zeros_(detail.layers[-1].bias)
+    close(g(z), pyramid.up(pyramid.up(grown[2])))
+
+
+def test_each_level_draws_of_its_own_latent() -> None:
+    g = pyramid.Generator(7, image_size=8, levels=3, width=4).eval()
+    z, shares = torch.randn(2, 7), [slice(0, 3), slice(3, 5), slice(5, 7)]
+    parts = g.grow(z)
+    for level, share in enumerate(shares):
+        other = z.clone()
+        other[:, share] += 1
+        same = [torch.equal(a, b) for a, b in zip(parts, g.grow(other), strict=True)]
+        assert same == [level > place for place in (2, 1, 0)]
+
+
+def test_each_level_has_a_judge_of_its_own() -> None:
+    d = pyramid.Discriminator(image_size=8, levels=3, width=4)
+    parts = pyramid.levels_of(images().x, 3)
+    told = pyramid.tiled(pyramid.enlarged(parts))
+    logits = d(Sample(pyramid.tiled(parts), told)).view(3, 8)
+    for level, part in enumerate(parts):
+        others = [*parts[:level], -part, *parts[level + 1 :]]
+        changed = d(Sample(pyramid.tiled(others), told)).view(3, 8) != logits
+        assert changed.all(1).tolist() == [level == k for k in range(3)]
+        assert changed.any(1).tolist() == [level == k for k in range(3)]
+
+
+def test_levels_of_nobody_who_can_tell_cost_log_2_each() -> None:
+    gan, batch = pyramid_gan(), images()
+    for last in gan.discriminator.last:
+        nn.init.zeros_(last.weight)
+    fake, z = gan.make_fake(batch)
+    duel = Duel(gan.discriminator, gan.real(batch, z), fake)
+    assert len(duel.real_logits) == 3 * 8
+    close(gan.objective.d_loss(duel).item(), 2 * math.log(2))
+    close(gan.objective.g_loss(duel).item(), math.log(2))
+
+
+def test_while_training_details_are_of_real_images() -> None:
+    gan, batch = pyramid_gan(), images()
+    fake, z = gan.make_fake(batch)
+    real = gan.real(batch, z)
+    assert torch.equal(fake.y, real.y)
+    parts, us = (pyramid.untiled(picture, 3) for picture in (real.x, real.y))
+    for part, level in zip(parts, pyramid.levels_of(batch.x, 3), strict=True):
+        assert torch.equal(part, level)
+    for u, below in zip(us[:2], parts[1:], strict=True):
+        close(u, pyramid.up(below))
+    assert not us[2].any()
+
+
+def test_a_pyramid_trains_both_players() -> None:
+    gan = pyramid_gan()
+    moved = watch(gan)
+    fit(gan, batches=2)
+    trained = {name for name, _ in gan.named_parameters()}
+    assert moved["d"] & trained == {n for n in trained if n.startswith("discriminator")}
+    assert moved["g"] & trained == {n for n in trained if n.startswith("generator")}
+
+
+def test_a_pyramid_shows_its_levels_as_large_as_the_image() -> None:
+    gan = pyramid_gan()
+    rows = gan.pictures(images)["levels"]
+    assert rows.shape == (3, 10, 1, 8, 8)
+    coarse = rows[0].unfold(-2, 4, 4).unfold(-2, 4, 4)
+    assert (coarse == coarse[..., :1, :1]).all()
+
+
+@pytest.mark.parametrize(("levels", "size"), [(1, 28), (0, 28), (4, 28), (9, 28)])
+def test_levels_that_cannot_be_are_refused(levels: int, size: int) -> None:
+    for network in (pyramid.Generator, pyramid.Discriminator):
+        with pytest.raises(ValueError, match=f"levels={levels} must be at least 2 and halve"):
+            network(image_size=size, levels=levels)
+
+
 # Figures of labels
 
 
@@ -439,7 +791,10 @@ def test_an_encoder_s_loss_is_of_the_sides_swapped(game, of_e) -> None:
     close(duel.parts["generator"], game.g_loss(duel))
 
 
-@pytest.mark.parametrize("game", [BCE(), LeastSquares(), KL(), SquaredHellinger(), ReverseKL()])
+@pytest.mark.parametrize(
+    "game",
+    [BCE(), BCE(smoothing=0.1), LeastSquares(), KL(), SquaredHellinger(), ReverseKL()],
+)
 def test_where_nobody_can_tell_both_ways_cost_the_equilibrium(game) -> None:
     gan = bigan()
     nn.init.zeros_(gan.discriminator.last.weight)
@@ -454,7 +809,6 @@ def test_where_nobody_can_tell_both_ways_cost_the_equilibrium(game) -> None:
 def test_games_whose_sides_cannot_change_places_are_refused(game) -> None:
     with pytest.raises(ValueError, match="choose another objective"):
         BothWays(game)
-    assert BothWays(BCE(smoothing=0.1)).equilibrium[1] is None
 
 
 def test_the_game_of_pairs_both_ways_in_closed_form() -> None:

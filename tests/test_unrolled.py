@@ -15,7 +15,7 @@ from ganmnist.networks.stabilizers import SpectralNorm
 from ganmnist.objectives import Objective, Wasserstein
 from ganmnist.regularizers import R1, FeatureMatching, HistoricalAverage
 from ganmnist.schedules import Linear
-from ganmnist.unrolled import Unrolled
+from ganmnist.unrolled import Unroll
 
 LR = 0.1
 
@@ -55,7 +55,7 @@ def test_unrolled_steps_are_gradient_steps_that_g_feels() -> None:
     w_k = (1 - lr)^k w + (1 - (1 - lr)^k) m, whose part m depends on the fakes.
     """
     discriminator = Slope()
-    gan = small_gan(Unrolled, discriminator=discriminator, objective=Game(), unroll=3, unroll_lr=LR)
+    gan = small_gan(discriminator=discriminator, objective=Game(), unroll=Unroll(3, LR))
     real = images()
     fake = Sample(images().x.requires_grad_())
     before = snapshot(discriminator)
@@ -89,7 +89,7 @@ PARTS: dict[str, Callable[[], dict[str, Any]]] = {
 @pytest.mark.parametrize("parts", PARTS)
 def test_unrolling_leaves_d_as_it_was(parts: str) -> None:
     """Batch statistics, the vectors of spectral norm and weights alike, on G's whole update."""
-    gan = small_gan(Unrolled, **PARTS[parts](), unroll=2, unroll_lr=LR)
+    gan = small_gan(**PARTS[parts](), unroll=Unroll(2, LR))
     moved = watch(gan)
     fit(gan, batches=2)
     trained = {name for name, _ in gan.generator.named_parameters(prefix="generator")}
@@ -100,21 +100,21 @@ def test_unrolling_leaves_d_as_it_was(parts: str) -> None:
 def test_what_unrolled_steps_cannot_follow_is_refused() -> None:
     for name, term in {"r1": R1(1.0), "past": HistoricalAverage()}.items():
         with pytest.raises(ValueError, match=rf"cannot follow {name}: .* penalty=none"):
-            small_gan(Unrolled, terms={name: term}, unroll=1, unroll_lr=LR)
+            small_gan(terms={name: term}, unroll=Unroll(1, LR))
     with pytest.raises(ValueError, match=r"cannot follow clipped weights: .* bound on D's slope"):
-        small_gan(Unrolled, objective=Wasserstein(clip=0.01), unroll=1, unroll_lr=LR)
-    with pytest.raises(ValueError, match=r"gan\.unroll_lr is a schedule"):
-        small_gan(Unrolled, unroll=1, unroll_lr=Linear(0.1, 0.2))
-    with pytest.raises(ValueError, match=r"gan\.unroll_lr is -1"):
-        small_gan(Unrolled, unroll=1, unroll_lr=-1)
-    with pytest.raises(ValueError, match="unroll=-1"):
-        small_gan(Unrolled, unroll=-1, unroll_lr=LR)
+        small_gan(objective=Wasserstein(clip=0.01), unroll=Unroll(1, LR))
+    with pytest.raises(ValueError, match=r"gan\.unroll\.lr is a schedule"):
+        Unroll(1, Linear(0.1, 0.2))
+    with pytest.raises(ValueError, match=r"gan\.unroll\.lr is -1"):
+        Unroll(1, -1)
+    with pytest.raises(ValueError, match=r"unroll\.steps=-1"):
+        Unroll(-1, LR)
 
 
 def test_no_steps_ahead_are_the_game_itself() -> None:
     weights = []
-    for family, more in ((Unrolled, {"unroll": 0, "unroll_lr": LR}), (None, {})):
-        gan = small_gan(**more) if family is None else small_gan(family, **more)
+    for unroll in (Unroll(0, LR), None):
+        gan = small_gan(unroll=unroll)
         fit(gan, batches=2)
         weights.append(snapshot(gan.generator))
     assert not changed(*weights)

@@ -53,8 +53,7 @@ class BothWays(AsDPlays):
             )
         self.neutral = self.mirror = game.neutral
         of_d, of_g = game.equilibrium
-        smoothed = getattr(game, "target", 1.0) != 1.0  # and so not the same for both sides
-        self.equilibrium = (of_d, None if of_g is None or smoothed else 2 * of_g)
+        self.equilibrium = (of_d, None if of_g is None else 2 * of_g)
 
     def g_loss(self, duel: Duel) -> Tensor:
         opposed = Opposed(duel.discriminator, self.mirror)

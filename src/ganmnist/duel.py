@@ -120,6 +120,7 @@ class Term(nn.Module):
     needs_real_grad = False  # d_loss differentiates with respect to real.x
     needs_fake_grad = False  # d_loss differentiates with respect to fake.x
     bounds_slope = False  # holds D's slope near or under a number; one of a kind in a GAN
+    of_any_d = True  # d_loss is a function of the duel's D, which may be one to come (unrolled.py)
 
     def setup(self, generator: nn.Module, discriminator: Discriminator) -> None:
         """Called once with the networks of the game.

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from ganmnist.callbacks.graphs import Recorder
     from ganmnist.latents import Labels
     from ganmnist.networks.base import Discriminator
+    from ganmnist.unrolled import Unroll
 
 MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
 NONE: Mapping[str, Any] = MappingProxyType({})
@@ -64,6 +65,7 @@ class GAN(L.LightningModule):
         clip: greatest norm of a player's gradient; None is no bound.
         ema: decay of a moving average of the generator's weights after each of its answers, which
             is shown and measured beside the trained ones and never trained on.
+        unroll: puts another D in the place of the present one, for G to answer to.
         seed: keys all latents and dropout together with the rank and the step.
 
     Raises:
@@ -87,6 +89,7 @@ class GAN(L.LightningModule):
         accumulate: int = 1,
         clip: float | None = None,
         ema: float | None = None,
+        unroll: Unroll | None = None,
         condition: Labels | None = None,
         seed: int = 0,
     ) -> None:
@@ -114,6 +117,9 @@ class GAN(L.LightningModule):
         self.condition = condition
         self.make_optimizers = (d_optimizer, g_optimizer)
         self.schedules = dict(schedules)
+        self.unroll = unroll
+        if unroll is not None:
+            unroll.check(self)
         self.fresh_fakes = fresh_fakes
         self.d_steps = d_steps
         self.g_steps = g_steps
@@ -259,7 +265,7 @@ class GAN(L.LightningModule):
 
     def opponent(self, real: Sample, fake: Sample) -> Discriminator:
         """The discriminator that G answers to."""
-        return self.discriminator
+        return self.discriminator if self.unroll is None else self.unroll(self, real, fake)
 
     def update(self, player: Player, duels: Sequence[Duel]) -> None:
         """One step of one player down the sum of its losses, their mean over the duels."""

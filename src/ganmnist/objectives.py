@@ -68,6 +68,7 @@ class BCE(Objective):
             )
         self.stable = stable
         self.target = 1 - smoothing
+        self.neutral = math.log(self.target / 2) - math.log(1 - self.target / 2)
 
     @property
     def equilibrium(self) -> tuple[float, float]:  # type: ignore[override]

@@ -38,6 +38,9 @@ class Penalty(Term):
 
     on_real = False  # differentiates with respect to real.x
     on_fake = False  # differentiates with respect to fake.x
+    # Slopes of slopes of slopes could be taken where there is no batch norm, but the graph grows
+    # with every step by a factor.
+    of_any_d = False
 
     def __init__(self, weight: Value, every: int = 1) -> None:
         super().__init__()
@@ -169,6 +172,8 @@ class HistoricalAverage(Term):
 
     weight |w - mean of w until now|^2, summed over a player's weights.
     """
+
+    of_any_d = False
 
     def __init__(self, weight: float = 1.0) -> None:
         super().__init__()

@@ -279,12 +279,10 @@ def check_shapes(gan: GAN, data: DataModule) -> None:
 
 def check_labels(gan: GAN, data: DataModule) -> None:
     """Raises UserError where a conditional GAN knows other classes than the data have."""
-    assert data.train is not None
-    there = (int(data.train.y.max()) + 1) ** data.dataset.stack
-    if gan.condition is not None and gan.condition.classes != there:
+    if gan.condition is not None and gan.condition.classes != data.classes:
         raise UserError(
-            f"gan.condition.classes={gan.condition.classes}, but {data.dataset.name} has {there} "
-            f"classes: choose gan.condition.classes={there}."
+            f"gan.condition.classes={gan.condition.classes}, but {data.dataset.name} has "
+            f"{data.classes} classes: choose gan.condition.classes={data.classes}."
         )
 
 

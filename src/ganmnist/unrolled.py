@@ -11,59 +11,50 @@ D itself stays where it was.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
 from ganmnist.duel import Duel, Sample
-from ganmnist.gan import GAN
 from ganmnist.networks.base import Discriminator
-from ganmnist.regularizers import HistoricalAverage, Penalty
 from ganmnist.schedules import checked_number
 
+if TYPE_CHECKING:
+    from ganmnist.gan import GAN
 
-class Unrolled(GAN):
-    """A GAN whose generator looks `unroll` steps of the discriminator ahead.
 
-    Args:
-        unroll: k.
-        unroll_lr: step size of those steps.
-        parts: those of every GAN.
+class Unroll:
+    """Puts the discriminator `steps` steps of size `lr` ahead in the place of the present one."""
 
-    Raises:
-        ValueError: the parts do not go together.
-    """
+    def __init__(self, steps: int, lr: float) -> None:
+        if steps < 0:
+            raise ValueError(f"gan.unroll.steps={steps} is no number of steps: choose 0 or more")
+        checked_number("gan.unroll.lr", lr)
+        self.steps = steps
+        self.lr = lr
 
-    def __init__(self, unroll: int, unroll_lr: float, **parts: Any) -> None:
-        super().__init__(**parts)
-        if unroll < 0:
-            raise ValueError(f"gan.unroll={unroll} is no number of steps: choose 0 or more")
-        checked_number("gan.unroll_lr", unroll_lr)
-        # Slopes could be differentiated three times over where there is no batch norm, but the
-        # graph grows with every step by a factor. The average is of the weights that D has.
-        strangers = Penalty | HistoricalAverage
-        penalties = [name for name, term in self.terms.items() if isinstance(term, strangers)]
-        if self.objective.bounds_slope:  # by clipping, which D does after each of its steps
-            penalties.append("clipped weights")
-        if unroll > 0 and penalties:
+    def check(self, gan: GAN) -> None:
+        """Raises ValueError where what D's loss is made of cannot be taken of a D to come."""
+        strangers = [name for name, term in gan.terms.items() if not term.of_any_d]
+        if gan.objective.bounds_slope:  # by clipping, which D does after each of its steps
+            strangers.append("clipped weights")
+        if strangers:
             raise ValueError(
-                f"Unrolled steps cannot follow {' and '.join(penalties)}: choose an objective "
+                f"Unrolled steps cannot follow {' and '.join(strangers)}: choose an objective "
                 "without a bound on D's slope, and penalty=none"
             )
-        self.unroll = unroll
-        self.unroll_lr = unroll_lr
 
-    def opponent(self, real: Sample, fake: Sample) -> Discriminator:
-        here = self.discriminator
+    def __call__(self, gan: GAN, real: Sample, fake: Sample) -> Discriminator:
+        here = gan.discriminator
         weights = {name: w.detach().requires_grad_() for name, w in here.named_parameters()}
         state = {name: buffer.clone() for name, buffer in here.named_buffers()}
-        for _ in range(self.unroll):
-            loss = self.loss("d", Duel(Ahead(here, {**weights, **state}), real, fake))
+        for _ in range(self.steps):
+            loss = gan.loss("d", Duel(Ahead(here, {**weights, **state}), real, fake))
             slopes = torch.autograd.grad(loss, [*weights.values()], create_graph=True)
             steps = zip(weights.items(), slopes, strict=True)
-            weights = {name: w - self.unroll_lr * slope for (name, w), slope in steps}
+            weights = {name: w - self.lr * slope for (name, w), slope in steps}
         return Ahead(here, {**weights, **state})
 
 

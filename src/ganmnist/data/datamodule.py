@@ -98,8 +98,13 @@ def draw(images: Images, indices: Tensor, size: int | None) -> tuple[Tensor, Ten
     x = images.x[indices].flatten(1, 2)
     if size is not None and size != x.shape[-1]:
         x = transforms.resize(x, [size, size], antialias=True)
-    places = 10 ** torch.arange(indices.shape[1], device=images.y.device)
-    return to_unit_range(x), (images.y[indices] * places).sum(1)
+    return to_unit_range(x), spelled(images.y, indices)
+
+
+def spelled(digits: Tensor, indices: Tensor) -> Tensor:
+    """The numbers (B,) that the digits at (B, stack) indices spell, the ones first."""
+    places = 10 ** torch.arange(indices.shape[1], device=digits.device)
+    return (digits[indices] * places).sum(1)
 
 
 class DataModule(L.LightningDataModule):
@@ -156,6 +161,38 @@ class DataModule(L.LightningDataModule):
         if self.image_size is not None:
             height = width = self.image_size
         return channels, height, width
+
+    @property
+    def classes(self) -> int:
+        """How many numbers the images that are served can show."""
+        assert self.train is not None
+        return (int(self.train.y.max()) + 1) ** self.dataset.stack
+
+    def labelled(self, n: int, seed: int, device: torch.device) -> Sample:
+        """`n` training samples, class by class in turn, always the same ones for a seed.
+
+        Raises:
+            UserError: the classes do not have as many each.
+        """
+        assert self.train is not None
+        each, rest = divmod(n, self.classes)
+        if rest or each < 1:
+            raise UserError(
+                f"gan.labelled={n} is not as many of each of the {self.classes} classes of "
+                f"{self.dataset.name}: choose a multiple of {self.classes}."
+            )
+        stack = self.dataset.stack
+        order = torch.randperm(len(self.train.x), generator=generator_for("labelled", seed))
+        indices = order[: len(order) // stack * stack].view(-1, stack)
+        y = spelled(self.train.y, indices)
+        chosen = [indices[y == k][:each] for k in range(self.classes)]
+        if (there := min(map(len, chosen))) < each:
+            raise UserError(
+                f"gan.labelled={n} is {each} of each class, and {self.dataset.name} has {there} "
+                f"of one: choose {there * self.classes} or less."
+            )
+        x, y = draw(self.train, torch.stack(chosen, 1).flatten(0, 1), self.image_size)
+        return Sample(x.to(device), y.to(device))
 
     def some(self, part: Part, n: int | None, device: torch.device) -> Sample:
         """`n` samples of a part with their labels, always the same; None is all."""

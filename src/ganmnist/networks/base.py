@@ -25,6 +25,7 @@ class Discriminator(nn.Module):
     singly = False
     sees = frozenset("x")  # the slots of a sample that its answer depends on
     pack = 1  # images behind one row of features
+    levels = 1  # sizes of an image in one x, with a logit for each: (levels B,)
 
     def features(self, sample: Sample) -> Tensor:
         """(B, F) features of the sample."""
@@ -48,6 +49,7 @@ class Wrapper(Discriminator):
         self.n_features = inside.n_features
         self.sees = inside.sees
         self.pack = inside.pack
+        self.levels = inside.levels
 
     def features(self, sample: Sample) -> Tensor:
         return self.inside.features(sample)

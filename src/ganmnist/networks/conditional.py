@@ -1,10 +1,11 @@
-"""Networks that are told a class: what is put around those that know of none.
+"""Networks that are told a class, or an image: what is put around those that know of none.
 
 With y one-hot, e(y) a learned map as large as the image, v(y) a learned vector and h D's features,
 
     generator     G([z, y])
     joined        D([x, e(y)])             Mirza and Osindero (2014, arXiv 1411.1784)
     projection    D(x) + <v(y), h(x)>      Miyato and Koyama (2018, arXiv 1802.05637)
+    beside        D([x, y]), y an image    Isola et al. (2016, arXiv 1611.07004)
 
 so each works with every architecture. Mirza and Osindero's perceptrons have hidden layers for x and
 for y before they join them; Miyato and Koyama's G takes y in its batch norm.
@@ -60,6 +61,20 @@ class Joined(Wrapper):
         assert sample.x is not None
         channel = self.map(one_hot(sample.y, self.map.in_features)).view_as(sample.x[:, :1])
         return super().features(sample._replace(x=torch.cat([sample.x, channel], 1)))
+
+
+class Beside(Wrapper):
+    """Shows D an image y beside x; `inside` takes twice the channels that the images have."""
+
+    def __init__(self, inside: Discriminator) -> None:
+        super().__init__(inside)
+        self.singly = inside.singly
+        self.sees = inside.sees | {"y"}
+
+    def features(self, sample: Sample) -> Tensor:
+        assert sample.x is not None
+        assert sample.y is not None
+        return super().features(sample._replace(x=torch.cat([sample.x, sample.y], 1)))
 
 
 class Projection(Wrapper):

@@ -92,6 +92,7 @@ class DiffAugment(Wrapper):
     ) -> None:
         super().__init__(inside)
         check_sees_images(inside, "DiffAugment")
+        check_one_size(inside, "DiffAugment")
         for name, share in (("translation", translation), ("cutout", cutout)):
             if not 0 <= share < 1:
                 raise ValueError(
@@ -113,6 +114,14 @@ def check_sees_images(discriminator: Discriminator, what: str) -> None:
         raise ValueError(
             f"{what} changes the images that D sees, and this family's D sees latents alone: leave "
             "that stabilizer out, or choose family=gan"
+        )
+
+
+def check_one_size(discriminator: Discriminator, what: str) -> None:
+    if discriminator.levels > 1:
+        raise ValueError(
+            f"{what} is of one image, and this family's D judges {discriminator.levels} sizes of "
+            "it: leave that stabilizer out, or choose family=gan"
         )
 
 
@@ -201,6 +210,7 @@ class MinibatchDiscrimination(Wrapper):
             raise ValueError(
                 f"kernels={kernels} and dims={dims} make no statistics: choose 1 or more of either"
             )
+        check_one_size(inside, "Minibatch discrimination")
         self.rows = (kernels, dims)
         self.project = nn.Linear(inside.n_features, kernels * dims, bias=False)
         self.weight = nn.Linear(kernels, 1, bias=False)
