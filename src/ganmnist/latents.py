@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -68,3 +68,32 @@ def interpolate(start: Tensor, end: Tensor, steps: int) -> Tensor:
     # Where both point the same way, or opposite ways, there is no one great circle.
     straight = (1 - t) * start[:, None] + t * end[:, None]
     return torch.where(angle.sin().abs() < 1e-4, straight, length * direction / angle.sin())
+
+
+def invert(
+    generator: Callable[[Tensor], Tensor], x: Tensor, z: Tensor, steps: int, lr: float = 0.1
+) -> Tensor:
+    """Latents (N, Z) whose images are nearest to x (N, C, H, W), by Adam on |x - G(z)|^2.
+
+    Creswell and Bharath (2016, arXiv 1611.05644). `z` (S, N, Z) are S starts for each image, the
+    best of which is given back. The generator maps (S N, Z) to images.
+    """
+    z = z.clone().requires_grad_()
+    optimizer = torch.optim.Adam([z], lr)
+    for step in range(steps + 1):
+        made = generator(z.flatten(0, 1)).unflatten(0, z.shape[:2])
+        apart = (made - x).square().flatten(2).sum(2)
+        if step < steps:
+            (z.grad,) = torch.autograd.grad(apart.sum(), z)
+            optimizer.step()
+    return z.detach()[apart.argmin(0), torch.arange(len(x), device=x.device)]
+
+
+def direction(z: Tensor, value: Tensor, share: float = 0.1) -> Tensor:
+    """(Z,) from the mean latent of the lowest `share` of values (N,) to that of the highest.
+
+    The arithmetic of Radford et al. (2015, arXiv 1511.06434) on any number that an image has.
+    """
+    n = max(round(share * len(z)), 1)
+    order = value.argsort()
+    return z[order[-n:]].mean(0) - z[order[:n]].mean(0)
