@@ -71,14 +71,23 @@ def train(gan: GAN, size: int, precision: Any = "32-true") -> None:
 @pytest.mark.parametrize("model", choices("model"))
 def test_a_model_trains_with_an_objective(model: str, objective: str, precision: str) -> None:
     norm = [LAYER_NORM] if (model, objective) in EXCLUDED else []
-    train(*build(model, f"objective={objective}", *norm), precision)
+    if (model, objective) != ("noisy_mlp", "wgan"):
+        train(*build(model, f"objective={objective}", *norm), precision)
 
 
-@pytest.mark.parametrize(("model", "objective"), EXCLUDED)
-def test_what_excludes_each_other_is_refused_in_a_sentence(model: str, objective: str) -> None:
+@pytest.mark.parametrize(
+    ("model", "objective", "instead"),
+    [
+        *((*both, "choose model.discriminator.norm=layer") for both in EXCLUDED),
+        ("noisy_mlp", "wgan", "leave stabilizer=spectral_norm and model=noisy_mlp out"),
+    ],
+)
+def test_what_excludes_each_other_is_refused_in_a_sentence(
+    model: str, objective: str, instead: str
+) -> None:
     with pytest.raises(InstantiationException) as refused:
         build(model, f"objective={objective}")
-    assert "choose model.discriminator.norm=layer" in str(refused.value.__cause__)
+    assert instead in str(refused.value.__cause__)
 
 
 @pytest.mark.parametrize("penalty", choices("penalty"))
@@ -159,7 +168,7 @@ FEW = {"semisupervised": ("gan.labelled=10",)}  # of twelve images
 
 
 @pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
-@pytest.mark.parametrize("model", ["mlp", "dcgan", "resnet", "r3gan"])
+@pytest.mark.parametrize("model", ["mlp", "noisy_mlp", "dcgan", "resnet", "r3gan"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_family_goes_with_a_model(family: str, model: str, precision: str) -> None:
     train(*build(model, f"family={family}", "latent_dim=16", *FEW.get(family, ())), precision)

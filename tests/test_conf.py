@@ -36,7 +36,7 @@ def plain(*overrides: str) -> dict[str, Any]:
 
 def test_the_promised_choices_are_there() -> None:
     promised = {
-        "model": {"dcgan", "mlp", "dcgan64", "resnet", "r3gan"},
+        "model": {"dcgan", "mlp", "noisy_mlp", "dcgan64", "resnet", "r3gan"},
         "objective": {
             *("bce", "bce_logits", "minimax", "lsgan", "wgan", "wgan_gp", "dragan", "hinge"),
             *("ragan", "rpgan", "rpgan_r1r2", "feature_matching"),
@@ -59,7 +59,7 @@ def test_the_promised_choices_are_there() -> None:
         "callbacks": {"default", "plane", "graphs", "none"},
         "experiment": {
             *("paper_dcgan", "report_mlp", "dcgan64", "quick", "speedrun", "flagship"),
-            *("comparison", "stacked"),
+            *("comparison", "stacked", "few_labels"),
         },
     }
     missing = {group: promised[group] - GROUPS[group] for group in promised}

@@ -23,6 +23,7 @@ from ganmnist.metrics import (
     Memorization,
     Metric,
     Modes,
+    Parzen,
     Real,
     Seen,
     inception,
@@ -467,6 +468,48 @@ def test_memorization_by_hand() -> None:
     torch.testing.assert_close(odd, 1 / 2)
     even = memorization(points(1, 104), points(92, -12), train)
     torch.testing.assert_close(even, 2.5 / 10)
+
+
+# Parzen windows
+
+
+def grey(*levels: int, side: int = 2) -> Seen:
+    """Images (N, 1, side, side) of one level each."""
+    images = torch.tensor(levels, dtype=torch.uint8).view(-1, 1, 1, 1)
+    return seen(normal(len(levels), 1))._replace(images=images.expand(-1, 1, side, side))
+
+
+def test_the_width_of_a_window_is_the_root_mean_square_of_what_it_is_chosen_by() -> None:
+    """One generated image, 0.2 from four pixels of each training image, 0.4 from the test's."""
+    parts = real(validation=grey(151, 49), test=grey(202, 202))
+    figures = Parzen()(grey(100), parts)
+    (at,) = {s for s in Parzen.sigmas.tolist() if abs(math.log10(s / 0.2)) <= 1 / 80}
+    assert figures["parzen_sigma"] == at
+    expected = -4 * 0.4**2 / (2 * at**2) - 4 / 2 * math.log(2 * math.pi * at**2)
+    torch.testing.assert_close(figures["parzen"], expected)
+    assert figures["parzen_error"] == 0.0
+
+
+def test_windows_are_a_mixture_of_all_generated_images() -> None:
+    """By brute force; the two training images beyond the first ten choose nothing."""
+    x, y = torch.arange(0, 250, 25), torch.arange(3, 250, 10)
+    parts = real(validation=grey(*x, 255, 255, side=1), test=grey(*x[:7], side=1))
+    figures = Parzen(chosen_by=10)(grey(*y, side=1), parts)
+
+    def likelihoods(sigma: float, n: int) -> Tensor:
+        window = torch.distributions.Normal(y.double() / 255, sigma)
+        return window.log_prob(x[:n, None].double() / 255).exp().mean(1).log()
+
+    best = max(Parzen.sigmas.tolist(), key=lambda s: likelihoods(s, 10).mean().item())
+    nats = likelihoods(best, 7)
+    expected = {
+        "parzen": nats.mean().item(),
+        "parzen_error": nats.std().item() / math.sqrt(7),
+        "parzen_sigma": best,
+    }
+    assert figures == pytest.approx(expected, rel=1e-12)
+    with pytest.raises(ValueError, match="chosen_by=0"):
+        Parzen(chosen_by=0)
 
 
 # All

@@ -3,16 +3,17 @@
 import math
 from collections.abc import Iterator
 from copy import deepcopy
-from functools import cache
+from functools import cache, partial
 
 import pytest
 import torch
 from conftest import configuration
 from hydra.utils import instantiate
 from torch import nn
+from torch.nn.utils.parametrize import is_parametrized
 
 from ganmnist.duel import Sample
-from ganmnist.networks import dcgan, mlp
+from ganmnist.networks import dcgan, mlp, noisy
 from ganmnist.networks.base import NORMS, channels_last
 from ganmnist.networks.perceptron import Dropout
 
@@ -258,7 +259,7 @@ def test_perceptrons_have_the_initialisation_of_pytorch() -> None:
             assert torch.equal(p, q)
 
 
-@pytest.mark.parametrize("model", ["dcgan", "mlp"])
+@pytest.mark.parametrize("model", ["dcgan", "mlp", "noisy_mlp"])
 def test_channels_and_latent_dim_follow_the_configuration(model: str) -> None:
     config = configuration(f"model={model}", "data.channels=3", "latent_dim=7").model
     x = instantiate(config.generator)(torch.randn(2, 7))
@@ -276,6 +277,49 @@ def test_lists_that_do_not_fit_together_are_refused(network: type, wrong: str) -
         network(**lists)
 
 
+def test_noisy_layers_begin_with_variance_1() -> None:
+    """Images of MNIST's mean square, through layers of 4,000 units, so that means are near."""
+    torch.manual_seed(0)
+    d = noisy.Discriminator(widths=[4000, 4000])
+    pixels = math.sqrt(3 * noisy.OF_DIGITS) * torch.rand(500, 1, 28, 28)  # E u^2 = 1/3
+    close = partial(torch.testing.assert_close, atol=0.05, rtol=0)
+    x = pixels
+    variances = []
+    for layer in d.layers:
+        x = layer(x)
+        if isinstance(layer, nn.Linear):
+            variances.append(x.square().mean())
+    close(torch.stack(variances), torch.ones(2))
+    close(d.features(Sample(2 * pixels - 1)).square().mean(), x.square().mean())
+
+
+def test_noise_is_of_training_alone() -> None:
+    noise, x = noisy.Noise(0.5), torch.zeros(100_000)
+    torch.manual_seed(0)
+    assert noise(x).std().item() == pytest.approx(0.5, rel=0.01)
+    assert torch.equal(noise.eval()(x), x)
+    _, d = build("noisy_mlp")
+    image = Sample(torch.rand(2, 1, 28, 28))
+    assert not torch.equal(d(image), d(image))
+    d.eval()
+    assert torch.equal(d(image), d(image))
+    with pytest.raises(ValueError, match="standard deviations"):
+        noisy.Discriminator(noise=-1)
+
+
+def test_noisy_weights_are_a_length_and_a_direction() -> None:
+    for network in build("noisy_mlp"):
+        layers = [layer for layer in network.modules() if is_parametrized(layer)]
+        for layer in layers:
+            length, direction = layer.parametrizations.weight.parameters()
+            torch.testing.assert_close(length, layer.weight.norm(dim=1, keepdim=True))
+            before = layer.weight.detach().clone()
+            with torch.no_grad():
+                direction.mul_(3)
+            torch.testing.assert_close(layer.weight, before)
+    assert len(layers) == 6
+
+
 def test_dropout_is_off_in_evaluation_mode() -> None:
     generator = mlp.Generator().eval()
     z = torch.randn(4, 100)
@@ -289,6 +333,10 @@ def test_dropout_is_off_in_evaluation_mode() -> None:
     [
         (True, ["model=mlp", "model.discriminator.dropout=0"]),
         (True, ["model=resnet"]),
+        (
+            True,
+            ["model=noisy_mlp", "model.discriminator.image_noise=0", "model.discriminator.noise=0"],
+        ),
         (True, ["model=r3gan"]),
         *((norm != "batch", [f"model.discriminator.norm={norm}"]) for norm in NORMS),
     ],

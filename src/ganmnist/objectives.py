@@ -155,8 +155,8 @@ class Wasserstein(Objective):
         normed = any("parametrizations" in name for name, _ in discriminator.named_modules())
         if self.clip is not None and normed:
             raise ValueError(
-                f"clip={self.clip} bounds weights that spectral norm divides by their norm anyway: "
-                "choose objective.clip=null, or leave stabilizer=spectral_norm out"
+                f"clip={self.clip} bounds weights that are divided by their norm anyway: choose "
+                "objective.clip=null, or leave stabilizer=spectral_norm and model=noisy_mlp out"
             )
 
     def d_loss(self, duel: Duel) -> Tensor:

@@ -10,6 +10,7 @@ from ganmnist.metrics.kid import KID
 from ganmnist.metrics.labels import GANTest, GANTrain
 from ganmnist.metrics.memorization import Memorization
 from ganmnist.metrics.modes import Modes
+from ganmnist.metrics.parzen import Parzen
 from ganmnist.metrics.plane import PlaneEvaluator, Recovered
 from ganmnist.metrics.prdc import PRDC
 
@@ -26,6 +27,7 @@ __all__ = [
     "Memorization",
     "Metric",
     "Modes",
+    "Parzen",
     "PlaneEvaluator",
     "Real",
     "Recovered",
