@@ -70,7 +70,7 @@ ROWS = {
     "projection": conditional("projection", "1802.05637"),
     "acgan": conditional("acgan", "1610.09585"),
     "infogan": Row(
-        "experiment=paper_dcgan family=infogan latent_dim=74 optimizer.g.lr=1e-3 epochs=8",
+        "model=dcgan_fc family=infogan latent_dim=74 batch_size=128 optimizer.g.lr=1e-3 epochs=12",
         "code_error",
         "0.05",
         "1606.03657",

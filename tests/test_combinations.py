@@ -27,10 +27,13 @@ NARROW = {
         for player in ("generator", "discriminator")
         for setting in ("widths=[16,16,16]", "group_size=8")
     ),
+    "dcgan_fc": ("model.generator.widths=[8,8,8]", "model.discriminator.widths=[8,8,8]"),
     "dcgan64": ("model.generator.widths=[8,8,8,8]", "model.discriminator.widths=[8,8,8,8]"),
 }
 # Where batch norm and the objective exclude each other.
-EXCLUDED = [(model, way) for model in ("dcgan", "dcgan64") for way in ("wgan_gp", "dragan")]
+EXCLUDED = [
+    (model, way) for model in ("dcgan", "dcgan64", "dcgan_fc") for way in ("wgan_gp", "dragan")
+]
 LAYER_NORM = "model.discriminator.norm=layer"
 
 

@@ -36,7 +36,7 @@ def plain(*overrides: str) -> dict[str, Any]:
 
 def test_the_promised_choices_are_there() -> None:
     promised = {
-        "model": {"dcgan", "mlp", "noisy_mlp", "dcgan64", "resnet", "r3gan"},
+        "model": {"dcgan", "dcgan_fc", "dcgan64", "mlp", "noisy_mlp", "resnet", "r3gan"},
         "objective": {
             *("bce", "bce_logits", "minimax", "lsgan", "wgan", "wgan_gp", "dragan", "hinge"),
             *("ragan", "rpgan", "rpgan_r1r2", "feature_matching"),

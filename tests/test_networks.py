@@ -7,6 +7,7 @@ from functools import cache, partial
 
 import pytest
 import torch
+import torch.nn.functional as F
 from conftest import configuration
 from hydra.utils import instantiate
 from torch import nn
@@ -267,10 +268,37 @@ def test_channels_and_latent_dim_follow_the_configuration(model: str) -> None:
     assert instantiate(config.discriminator)(Sample(x)).shape == (2,)
 
 
+def test_a_kernel_that_spans_all_there_is_is_a_fully_connected_layer() -> None:
+    g, d = build("dcgan_fc")
+    z, x = torch.randn(4, 100), torch.rand(4, 1, 28, 28) * 2 - 1
+    first, second = (layer.weight.flatten(1) for layer in (g.blocks[0], g.blocks[3]))
+    rows = torch.relu(F.batch_norm(z @ first, None, None, *norm_of(g.blocks[1]), training=True))
+    torch.testing.assert_close(g.blocks[:4](z[:, :, None, None]).flatten(1), rows @ second)
+    assert [tuple(block.shape[1:]) for block in walk(g.blocks, z[:, :, None, None])[2::3]] == [
+        *((512, 1, 1), (64, 7, 7), (32, 14, 14))
+    ]
+    assert g(z).shape == x.shape
+    assert d.features(Sample(x)).shape == (4, 512)
+    maps = d.blocks[:5](x)
+    assert maps.shape == (4, 64, 7, 7)
+    torch.testing.assert_close(
+        d.blocks[5](maps).flatten(1), maps.flatten(1) @ d.blocks[5].weight.flatten(1).T
+    )
+
+
+def norm_of(layer: nn.Module) -> tuple[torch.Tensor, torch.Tensor]:
+    return layer.weight, layer.bias
+
+
+def walk(blocks: nn.Sequential, x: torch.Tensor) -> list[torch.Tensor]:
+    """What each block makes of x."""
+    return [x := block(x) for block in blocks]
+
+
 @pytest.mark.parametrize("network", [dcgan.Generator, dcgan.Discriminator])
-@pytest.mark.parametrize("wrong", ["widths", "kernels", "strides"])
+@pytest.mark.parametrize("wrong", ["widths", "kernels", "strides", "paddings"])
 def test_lists_that_do_not_fit_together_are_refused(network: type, wrong: str) -> None:
-    lists = {"widths": [8, 4], "kernels": [4, 4, 4], "strides": [1, 2, 2]}
+    lists = {"widths": [8, 4], "kernels": [4, 4, 4], "strides": [1, 2, 2], "paddings": [0, 1, 1]}
     network(**lists)
     lists[wrong].append(4)
     with pytest.raises(ValueError, match=rf"{wrong}=\[[\d, ]*, 4\]"):

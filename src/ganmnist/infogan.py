@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 
 class Codes:
-    """Latents (n, dim): a one-hot category, numbers uniform in [-1, 1], then normal noise."""
+    """Latents (n, dim): a one-hot category, numbers, then noise, all uniform in [-1, 1]."""
 
     def __init__(self, dim: int, categories: int = 10, numbers: int = 2) -> None:
         if categories < 2 or numbers < 0 or dim < categories + numbers:
@@ -49,9 +49,8 @@ class Codes:
     ) -> Tensor:
         how: Any = {"device": device, "generator": generator}
         category = torch.randint(self.categories, (n,), **how)
-        numbers = 2 * torch.rand(n, self.numbers, **how) - 1
-        noise = torch.randn(n, self.dim - self.categories - self.numbers, **how)
-        return torch.cat([F.one_hot(category, self.categories), numbers, noise], 1)
+        others = 2 * torch.rand(n, self.dim - self.categories, **how) - 1
+        return torch.cat([F.one_hot(category, self.categories), others], 1)
 
     def read(self, z: Tensor) -> tuple[Tensor, Tensor]:
         """The categories (n,) and the numbers (n, numbers) in latents."""

@@ -6,12 +6,14 @@ batch norm and a rectifier follow each block but the last. The defaults are the 
     G   z -> 256x4x4 -> 128x7x7 -> 64x14x14 -> 1x28x28, tanh
     D   1x28x28 -> 64x14x14 -> 128x7x7 -> 1
 
-and conf/model/dcgan64.yaml gives the five blocks of the paper's 64x64 ones.
+and conf/model/dcgan64.yaml gives the five blocks of the paper's 64x64 ones. A block whose kernel
+spans all there is, without padding, is a fully connected layer (conf/model/dcgan_fc.yaml).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 from torch import Tensor, nn
@@ -27,8 +29,8 @@ if TYPE_CHECKING:
 class Generator(nn.Module):
     """Latents (B, latent_dim) to images (B, channels, H, W) in [-1, 1].
 
-    Block i has `kernels[i]` and `strides[i]`; padding is 0 in the first, which opens the latent
-    into a picture, and 1 after it. `widths` are the channels between the blocks.
+    Block i has `kernels[i]`, `strides[i]` and `paddings[i]`, by default 0 in the first, which opens
+    the latent into a picture, and 1 after it. `widths` are the channels between the blocks.
     """
 
     def __init__(
@@ -38,17 +40,20 @@ class Generator(nn.Module):
         widths: Sequence[int] = (256, 128, 64),
         kernels: Sequence[int] = (4, 3, 4, 4),
         strides: Sequence[int] = (1, 2, 2, 2),
+        paddings: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
-        check_lengths(widths, kernels, strides)
+        paddings = [0, *[1] * len(widths)] if paddings is None else paddings
+        check_lengths(widths, kernels, strides, paddings)
         blocks: list[nn.Module] = []
-        sizes = zip((latent_dim, *widths), (*widths, channels), kernels, strides, strict=True)
-        for i, (c_in, c_out, kernel, stride) in enumerate(sizes):
-            padding = 0 if i == 0 else 1
-            convolution = Opening if i == 0 else nn.ConvTranspose2d
-            blocks.append(convolution(c_in, c_out, kernel, stride, padding=padding, bias=False))
-            last = i == len(widths)
-            blocks += [nn.Tanh()] if last else [nn.BatchNorm2d(c_out), nn.ReLU(inplace=True)]
+        channels_of = pairwise((latent_dim, *widths, channels))
+        size = 1
+        for (c_in, c_out), k, s, p in zip(channels_of, kernels, strides, paddings, strict=True):
+            convolution = Opening if size == 1 and p == 0 else nn.ConvTranspose2d
+            blocks.append(convolution(c_in, c_out, k, s, padding=p, bias=False))
+            blocks += [nn.BatchNorm2d(c_out), nn.ReLU(inplace=True)]
+            size = (size - 1) * s - 2 * p + k
+        blocks[-2:] = [nn.Tanh()]
         self.blocks = nn.Sequential(*blocks)
         self.apply(init_weights)
 
@@ -80,8 +85,9 @@ class Closing(nn.Conv2d):
 class Discriminator(Base):
     """Images (B, channels, H, W) in [-1, 1] to logits (B,).
 
-    The last kernel spans the whole of the last feature map. `norm` is batch, layer, instance or
-    none; `first_norm` puts it on the first block as well, where the paper leaves it out.
+    Block i has `kernels[i]`, `strides[i]` and `paddings[i]`, by default 1 but for the last, whose
+    kernel spans the whole of the last feature map. `norm` is batch, layer, instance or none;
+    `first_norm` puts it on the first block as well, where the paper leaves it out.
     """
 
     def __init__(
@@ -93,24 +99,24 @@ class Discriminator(Base):
         norm: str = "batch",
         first_norm: bool = True,
         slope: float = 0.2,
+        paddings: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
-        check_lengths(widths, kernels, strides)
+        paddings = [*[1] * len(widths), 0] if paddings is None else paddings
+        check_lengths(widths, kernels, strides, paddings)
         # Norm layers have biases; without any D would be homogeneous, D(0) = 0 whatever it learns.
         free = norm == "none"
         blocks: list[nn.Module] = []
-        *body, (c_last, c_logit, kernel, stride) = zip(
-            (channels, *widths), (*widths, 1), kernels, strides, strict=True
-        )
-        for i, (c_in, c_out, k, s) in enumerate(body):
-            blocks.append(nn.Conv2d(c_in, c_out, k, s, padding=1, bias=free))
+        layers = zip(pairwise((channels, *widths)), kernels, strides, paddings, strict=False)
+        for i, ((c_in, c_out), k, s, p) in enumerate(layers):
+            blocks.append(nn.Conv2d(c_in, c_out, k, s, padding=p, bias=free))
             if first_norm or i > 0:
                 blocks.append(norm_layer(norm, c_out))
             blocks.append(nn.LeakyReLU(slope, inplace=True))
         self.blocks = nn.Sequential(*blocks)
         self.singly = norm != "batch"
-        self.n_features = c_last * kernel**2
-        self.last = Closing(c_last, c_logit, kernel, stride, bias=free)
+        self.n_features = widths[-1] * kernels[-1] ** 2
+        self.last = Closing(widths[-1], 1, kernels[-1], bias=free)
         self.apply(init_weights)
 
     def features(self, sample: Sample) -> Tensor:
@@ -121,12 +127,12 @@ class Discriminator(Base):
         return self.last(features).flatten()
 
 
-def check_lengths(widths: Sequence[int], kernels: Sequence[int], strides: Sequence[int]) -> None:
-    if not len(kernels) == len(strides) == len(widths) + 1:
-        raise ValueError(
-            f"kernels={list(kernels)} and strides={list(strides)} must each name one value more "
-            f"than widths={list(widths)}"
-        )
+def check_lengths(widths: Sequence[int], *of_blocks: Sequence[int]) -> None:
+    if any(len(values) != len(widths) + 1 for values in of_blocks):
+        names = ("kernels", "strides", "paddings")
+        all_of = zip(names, of_blocks, strict=True)
+        values = " and ".join(f"{name}={list(value)}" for name, value in all_of)
+        raise ValueError(f"{values} must each name one value more than widths={list(widths)}")
 
 
 def init_weights(module: nn.Module) -> None:
