@@ -54,18 +54,17 @@ def conditional(family: str, paper: str) -> Row:
     return Row(settings, "gan_test", "none on MNIST", paper)
 
 
-WIDE = "model.generator.widths=[1000,1000] model.discriminator.widths=[1000,1000]"
-PLAIN = "model.generator.dropout=0.0 model.discriminator.dropout=0.0"
+def parzen(settings: str, published: str, paper: str) -> Row:
+    wide = "model.generator.widths=[1000,1000] model.discriminator.widths=[1000,1000]"
+    plain = "model.generator.dropout=0.0 model.discriminator.dropout=0.0"
+    words = f"experiment=report_mlp metrics=parzen {wide} {plain} {settings}"
+    return Row(words, "parzen", published, paper)
+
+
+CALM = "optimizer.d.betas=[0.5,0.999] optimizer.g.betas=[0.5,0.999]"
 ROWS = {
-    "gan_parzen": Row(
-        "experiment=report_mlp metrics=parzen epochs=30", "parzen", "225 +- 2", "1406.2661"
-    ),
-    "cgan_parzen": Row(
-        "experiment=report_mlp family=cgan metrics=parzen epochs=30",
-        "parzen",
-        "132 +- 2",
-        "1411.1784",
-    ),
+    "gan_parzen": parzen(f"lr=2e-4 {CALM} epochs=20", "225 +- 2", "1406.2661"),
+    "cgan_parzen": parzen(f"family=cgan lr=2e-4 {CALM} epochs=20", "132 +- 2", "1411.1784"),
     "cgan": conditional("cgan", "1411.1784"),
     "projection": conditional("projection", "1802.05637"),
     "acgan": conditional("acgan", "1610.09585"),
@@ -78,12 +77,8 @@ ROWS = {
     "bigan": Row(
         "experiment=comparison family=bigan epochs=20", "nn_accuracy", "0.974", "1605.09782"
     ),
-    "aae_parzen": Row(
-        f"experiment=report_mlp family=aae family.latent.dim=8 {WIDE} {PLAIN} lr=5e-4 "
-        "metrics=parzen epochs=30",
-        "parzen",
-        "340 +- 2",
-        "1511.05644",
+    "aae_parzen": parzen(
+        "family=aae family.latent.dim=8 lr=5e-4 epochs=30", "340 +- 2", "1511.05644"
     ),
     # Of 10,000 test images, over ten choices of labels and 300 epochs.
     "few_labels_100": few_labels(100, "0.0093 +- 0.0007", epochs=60),
