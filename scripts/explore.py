@@ -13,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 from functools import partial
+from itertools import repeat
 from pathlib import Path
 
 import torch
@@ -20,9 +21,11 @@ from torch import Tensor
 
 from ganmnist import images
 from ganmnist.data import DataModule
-from ganmnist.gan import GAN, frozen
+from ganmnist.errors import UserError
+from ganmnist.gan import GAN
 from ganmnist.latents import direction, invert
 from ganmnist.loading import build, load
+from ganmnist.passes import frozen
 from ganmnist.rng import generator_for
 
 STEPS = 9  # of a walk, from -1 to 1
@@ -68,6 +71,17 @@ def main() -> None:
     parser.add_argument("--starts", type=int, default=4)
     parser.add_argument("--steps", type=int, default=200)
     asked = parser.parse_args()
+    if asked.n < 10 or asked.n % 10:
+        parser.error(f"--n {asked.n}: ten digits make a row, so choose a multiple of 10")
+    if asked.starts < 1 or asked.steps < 0:
+        parser.error(f"--starts {asked.starts} --steps {asked.steps}: choose 1 and 0 or more")
+    try:
+        explore(parser, asked)
+    except UserError as error:
+        parser.error(str(error))
+
+
+def explore(parser: argparse.ArgumentParser, asked: argparse.Namespace) -> None:
     gan = load(asked.run, asked.which)
     if gan.condition is None and gan.prior(1)[1] is not None:
         parser.error(f"{asked.run} makes images of images, which its latents say little about")
@@ -85,12 +99,15 @@ def main() -> None:
         again = found_again(gan, x, labels, asked.starts, asked.steps)
         figures[f"distance_{name}"] = distance(x, again)
         if name == "test":
+            asked.out.mkdir(parents=True, exist_ok=True)
             rows = (part.unflatten(0, (-1, 10)) for part in (x, again))
             pairs = torch.stack([*rows], 1).flatten(0, 2)
             images.save(images.grid(images.to_uint8(pairs), 10), asked.out / "inversion.png")
 
     many, labels = gan.prior(5000, generator_for("explore directions"))
-    drawn = gan.sample(many, labels)
+    conditions = labels.split(100) if labels is not None else repeat(None)
+    parts = zip(many.split(100), conditions, strict=False)
+    drawn = torch.cat([gan.sample(*part) for part in parts])
     for of in (ink, slant):
         move = direction(many, of(drawn))
         walk = [gan.sample(z + t * move, y) for t in torch.linspace(-1, 1, STEPS)]

@@ -4,25 +4,24 @@
 
 Without rows it makes all that are missing. A row's run lies in logs/reproduce/ROW: one that was
 broken off goes on where it was, one that is finished is not run again. docs/reproduction.json gets
-the figures, docs/reproduction.md the table.
+the figures and the settings that the run's own files tell, docs/reproduction.md the table.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import os
-import platform
 import subprocess
 import sys
 from datetime import date
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
+import yaml
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 RUNS = Path("logs/reproduce")
+EVERYWHERE = ["data=mnist"]
 HEAD = """# Published figures and ours
 
 Made by `python scripts/reproduce.py ROW ...`, which trains the rows that are named to it, or goes
@@ -32,15 +31,15 @@ for less;
 `python -m ganmnist.train resume=logs/reproduce/ROW epochs=300` goes on with a row that has ended.
 Minutes are of the whole process; of a row that was broken off, of its last one.
 
-| row | figure | ours | published | minutes | settings of `ganmnist.train` |
-|---|---|---|---|---|---|
+| row | ours | published | minutes | settings of `ganmnist.train` |
+|---|---|---|---|---|
 """
 
 
 class Row(NamedTuple):
     settings: str
-    figure: str
-    published: str  # what the paper has, in the figure's unit
+    figures: str
+    published: str  # what the paper has of the first of them, in its unit
     paper: str  # its number at arXiv
 
 
@@ -51,14 +50,14 @@ def few_labels(n: int, published: str, epochs: int) -> Row:
 
 def conditional(family: str, paper: str) -> Row:
     settings = f"experiment=comparison family={family} metrics=default epochs=8"
-    return Row(settings, "gan_test", "none on MNIST", paper)
+    return Row(settings, "gan_test gan_train real_train", "none on MNIST", paper)
 
 
 def parzen(settings: str, published: str, paper: str) -> Row:
     wide = "model.generator.widths=[1000,1000] model.discriminator.widths=[1000,1000]"
     plain = "model.generator.dropout=0.0 model.discriminator.dropout=0.0"
     words = f"experiment=report_mlp metrics=parzen {wide} {plain} {settings}"
-    return Row(words, "parzen", published, paper)
+    return Row(words, "parzen parzen_error", published, paper)
 
 
 CALM = "optimizer.d.betas=[0.5,0.999] optimizer.g.betas=[0.5,0.999]"
@@ -94,15 +93,29 @@ def run(name: str, settings: str) -> None:
     if (folder / "checkpoints/last.ckpt").exists():
         words = [f"resume={folder}"]
     else:
-        words = ["trainer=cpu", *settings.split(), f"task={name}", f"hydra.run.dir={folder}"]
+        words = [*EVERYWHERE, *settings.split(), f"task={name}", f"hydra.run.dir={folder}"]
     subprocess.run([sys.executable, "-m", "ganmnist.train", *words], check=True)
 
 
-def summary_of(name: str) -> dict[str, Any]:
-    """What a row's run came to; nothing where it has not ended."""
-    file = RUNS / name / "summary.json"
+def result_of(name: str) -> dict[str, Any] | None:
+    """What a row's run came to, and by which settings; None where it has not ended."""
+    folder = RUNS / name
+    file = folder / "summary.json"
     summary = json.loads(file.read_text()) if file.exists() else {}
-    return summary if summary.get("status") == "finished" else {}
+    if summary.get("status") != "finished":
+        return None
+    env = json.loads((folder / "env.json").read_text())
+    overrides = yaml.safe_load((folder / ".hydra/overrides.yaml").read_text())
+    of_row = [word for word in overrides if word not in (*EVERYWHERE, f"task={name}")]
+    device, threads = env["device"], f"{env['threads']} of {env['cores']} cores"
+    return {
+        "command": f"python scripts/reproduce.py {name}",
+        "settings": " ".join(of_row),
+        "date": date.fromtimestamp(file.stat().st_mtime).isoformat(),
+        "machine": f"{threads}, {device['name']}, torch {env['packages']['torch']}",
+        "minutes": round(summary["seconds"] / 60, 1),
+        "final": {k: round(v, 4) for k, v in summary["metrics"]["final"]["raw"].items()},
+    }
 
 
 def table(results: dict[str, Any]) -> str:
@@ -111,9 +124,11 @@ def table(results: dict[str, Any]) -> str:
     for name, row in ROWS.items():
         if result := results.get(name):
             paper = f"{row.published} ([{row.paper}](https://arxiv.org/abs/{row.paper}))"
-            ours = f"{result['final'][row.figure]:.4g}"
+            final = result["final"]
+            figures = [key for key in row.figures.split() if key in final]
+            ours = ", ".join(f"`{key}` {final[key]:.4g}" for key in figures)
             lines.append(
-                f"| `{name}` | `{row.figure}` | {ours} | {paper} | {result['minutes']:.0f} | "
+                f"| `{name}` | {ours} | {paper} | {result['minutes']:.0f} | "
                 f"`{result['settings']}` |\n"
             )
     machines = sorted({result["machine"] for result in results.values()})
@@ -128,20 +143,15 @@ def main() -> None:
         parser.error(f"no row {', '.join(sorted(unknown))}; there are {', '.join(ROWS)}")
     file = DOCS / "reproduction.json"
     for name in asked.rows:
-        if not summary_of(name):
+        if not result_of(name):
             run(name, ROWS[name].settings)
-        summary = summary_of(name)
+        result = result_of(name)
+        assert result is not None, f"{RUNS / name} has no summary.json of a finished run"
+        if result["settings"] != ROWS[name].settings:
+            print(f"{RUNS / name} was trained otherwise: {result['settings']}", flush=True)
         results = json.loads(file.read_text()) if file.exists() else {}
-        results[name] = {
-            "command": f"python scripts/reproduce.py {name}",
-            "settings": ROWS[name].settings,
-            "date": date.today().isoformat(),
-            "machine": f"{torch.get_num_threads()} of {os.cpu_count()} {platform.machine()} cores",
-            "minutes": round(summary["seconds"] / 60, 1),
-            "final": {k: round(v, 4) for k, v in summary["metrics"]["final"]["raw"].items()},
-        }
-        figure = ROWS[name].figure
-        print(f"{name}: {figure} {results[name]['final'][figure]}", flush=True)
+        results[name] = result
+        print(f"{name}: {result['final']}", flush=True)
         file.write_text(json.dumps(results, indent=2) + "\n")
         (DOCS / "reproduction.md").write_text(table(results))
 

@@ -64,7 +64,7 @@ def train(gan: GAN, size: int, precision: Any = "32-true") -> None:
     trained = {name for name, p in gan.named_parameters() if p.requires_grad}
     assert owned["d"] | owned["g"] == trained
     for player, mine in owned.items():
-        bias = {name for name in mine if name.endswith(".last.bias")}
+        bias = {name for name in mine if name.endswith((".last.bias", ".last.1.bias"))}
         assert mine - bias <= moved[player] & trained <= mine
         assert all(p.isfinite().all() for p in gan.parameters_of[player])
 

@@ -70,6 +70,31 @@ def test_slant_is_the_columns_a_row(explore: ModuleType) -> None:
     close(found, torch.tensor([0.0, 1.0, -1.0]), atol=1e-3, rtol=0)
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ("runs/none", "runs/none"),
+        ("RUN --which last --n 15", "--n 15: ten digits make a row"),
+        ("RUN --which last --n 0", "--n 0: ten digits make a row"),
+        ("RUN --which last --starts 0", "--starts 0 --steps 200: choose 1 and 0 or more"),
+        ("RUN --which last --steps -1", "--starts 4 --steps -1: choose 1 and 0 or more"),
+    ],
+)
+def test_mistakes_are_answered_in_a_sentence(
+    words: str,
+    said: str,
+    trained: Path,
+    explore: ModuleType,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture,
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["explore", *words.replace("RUN", str(trained)).split()])
+    with pytest.raises(SystemExit) as ended:
+        explore.main()
+    assert ended.value.code == 2
+    assert said in capsys.readouterr().err
+
+
 def test_a_run_is_explored(
     trained: Path, explore: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -32,7 +32,9 @@ from ganmnist.latents import Labels, Normal
 from ganmnist.loading import load
 from ganmnist.metrics import GANTest, GANTrain, Seen
 from ganmnist.networks import conditional, dcgan, encoders, mlp, pyramid, unet
+from ganmnist.networks.base import Discriminator
 from ganmnist.networks.classes import Classes
+from ganmnist.networks.stabilizers import DiffAugment
 from ganmnist.objectives import (
     BCE,
     KL,
@@ -45,9 +47,10 @@ from ganmnist.objectives import (
 )
 from ganmnist.paths import conf_dir
 from ganmnist.pixels import to_bytes
+from ganmnist.regularizers import R1, GradientPenalty
 from ganmnist.rng import generator_for
 from ganmnist.semisupervised import FewLabels, SemiSupervised
-from ganmnist.train import train
+from ganmnist.train import check_labels, train
 from ganmnist.translation import Coarse, Pixels, Translation, UpperHalf
 
 close = torch.testing.assert_close
@@ -69,7 +72,7 @@ FIGURES = {
     "bigan": {"nn_accuracy", "reconstruction"},
     "aae": {"reconstruction"},
     "aae_labels": {"reconstruction"},
-    "semisupervised": {"test_error"},
+    "semisupervised": {"test_error", "test_error_ema"},
     "inpainting": {"l1", "l1_kept"},
     "superresolution": {"l1", "l1_kept"},
 }
@@ -337,9 +340,17 @@ def test_known_labels_train_d_alone() -> None:
     gan = semisupervised()
     moved = watch(gan)
     fit(gan, batches=2)
-    trained = {name for name, _ in gan.named_parameters()}
+    trained = {name for name, p in gan.named_parameters() if p.requires_grad}
     assert moved["d"] & trained == {n for n in trained if n.startswith("discriminator")}
     assert moved["g"] & trained == {n for n in trained if n.startswith("generator")}
+
+
+def test_an_average_of_d_follows_its_updates() -> None:
+    gan = semisupervised()
+    average = gan.few.average.network.last.weight
+    before = average.clone()
+    fit(gan, batches=1)
+    close(average, before.lerp(gan.discriminator.last.weight.detach(), 9 / 11))
 
 
 @pytest.mark.parametrize("told", [False, True])
@@ -402,8 +413,13 @@ def test_labels_that_are_not_there_are_refused(n: int, said: str) -> None:
 
 
 def test_other_classes_than_there_are_cannot_be_named() -> None:
+    data = DataModule(RandomImages(60), 8)
+    data.prepare_data()
+    data.setup()
     with pytest.raises(UserError, match=r"discriminator\.classes=9, but random images has 10"):
-        fit(semisupervised(discriminator=naming(9)))
+        check_labels(semisupervised(discriminator=naming(9)), data)
+    with pytest.raises(ValueError, match="choose family=semisupervised"):
+        small_gan(terms={"few_labels": FewLabels(batch_size=6)})
     with pytest.raises(ValueError, match="choose 2 or more"):
         naming(1)
 
@@ -411,11 +427,20 @@ def test_other_classes_than_there_are_cannot_be_named() -> None:
 def test_test_error_is_the_share_of_wrong_names() -> None:
     gan = semisupervised()
     with torch.no_grad():
-        gan.discriminator.last.weight.zero_()
-        gan.discriminator.last.bias.copy_(F.one_hot(torch.tensor(3), 10))
+        for network, name in ((gan.discriminator, 3), (gan.few.average.network, 5)):
+            network.last.weight.zero_()
+            network.last.bias.copy_(F.one_hot(torch.tensor(name), 10))
     y = torch.tensor([3, 3, 4, 3, 5, 3, 3, 3])
-    assert gan.figures(lambda part: images()._replace(y=y)) == {"test_error": 2 / 8}
+    figures = gan.figures(lambda part: images()._replace(y=y))
+    assert figures == {"test_error": 2 / 8, "test_error_ema": 7 / 8}
     assert gan.pictures(images) == {}
+
+
+def test_known_images_are_shown_ten_times_ten_at_most() -> None:
+    gan = semisupervised()
+    gan.few.known = Sample(torch.arange(120.0).view(120, 1, 1, 1), torch.arange(120) % 10)
+    (shown,) = gan.pictures(images).values()
+    close(shown.flatten(), torch.arange(100.0))
 
 
 # Images of what is left of them
@@ -449,6 +474,11 @@ def test_what_is_left_of_an_image() -> None:
         Coarse(0)
 
 
+def test_what_is_left_is_no_finer_than_the_image() -> None:
+    with pytest.raises(ValueError, match=r"gan\.keep\.size=9 is finer than images of 8"):
+        translation(keep=Coarse(9))
+
+
 def test_white_for_black_costs_2_a_pixel() -> None:
     white, black = Sample(torch.ones(2, 1, 8, 8)), Sample(-torch.ones(2, 1, 8, 8))
     assert Pixels(3.0).g_loss(Duel(None, white, black)).item() == 6.0
@@ -460,6 +490,20 @@ def test_an_image_beside_another_is_seen_as_channels() -> None:
     other = Coarse(2)(sample.x)
     both = beside(sample._replace(y=other))
     close(both, inside(Sample(torch.cat([sample.x, other], 1))))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_an_image_and_what_is_left_of_it_are_moved_together(channels: int) -> None:
+    class Same(Discriminator):
+        n_features, sees = 1, frozenset({"x", "y"})
+
+        def features(self, sample: Sample) -> torch.Tensor:
+            return (sample.x - sample.y).flatten(1).abs().sum(1, keepdim=True)
+
+    x = torch.rand(64, channels, 8, 8)
+    augmented = DiffAugment(Same(), translation=0.25, cutout=0.5).train()
+    assert not augmented.features(Sample(x, x)).any()
+    assert augmented.features(Sample(x, x + 1)).all()
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -604,6 +648,18 @@ def test_while_training_details_are_of_real_images() -> None:
     assert not us[2].any()
 
 
+def test_slopes_of_levels_are_those_of_each_logit() -> None:
+    d = pyramid.Discriminator(image_size=8, width=4)
+    x, y = (torch.randn(2, 1, 8, 12) for _ in range(2))
+    real = Sample(x, y).detach(x_grad=True)
+    duel = Duel(d, real, real)
+    rows = [torch.autograd.grad(logit, real.x, retain_graph=True)[0] for logit in d(real)]
+    assert len(rows) == 6
+    close(R1(2.0).penalty(duel), torch.stack(rows).square().sum((1, 2, 3, 4)).mean() / 2)
+    with pytest.raises(ValueError, match="bounds the slope of one logit"):
+        GradientPenalty().setup(nn.Identity(), d)
+
+
 def test_a_pyramid_trains_both_players() -> None:
     gan = pyramid_gan()
     moved = watch(gan)
@@ -740,6 +796,17 @@ def test_a_family_is_loaded_and_drawn(runs: Path, family: str) -> None:
     assert all(torch.equal(value, saved[name]) for name, value in gan.state_dict().items())
     assert gan.sample(3).shape == (3, 1, 28, 28)
     assert (gan.condition is not None) == (family in CONDITIONAL)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_pictures_leave_the_model_as_it_is(runs: Path, family: str) -> None:
+    gan = load(runs / family, "last").train()
+    before = {name: value.clone() for name, value in gan.state_dict().items()}
+    sample = Sample(torch.rand(1000, 1, 28, 28) * 2 - 1, torch.arange(1000) % 10)
+    shown = gan.pictures(lambda n: Sample(sample.x[:n], sample.y[:n]))
+    assert not any(x.requires_grad for x in shown.values())
+    assert gan.training
+    assert all(torch.equal(value, before[name]) for name, value in gan.state_dict().items())
 
 
 def test_other_classes_than_the_data_have_are_refused(data_root: Path, tmp_path: Path) -> None:

@@ -18,9 +18,10 @@ from ganmnist.callbacks import LastCheckpoint
 from ganmnist.data import DataModule
 from ganmnist.duel import Duel, Player, Sample, Term
 from ganmnist.errors import UserError
-from ganmnist.gan import GAN, frozen
+from ganmnist.gan import GAN
 from ganmnist.networks import mlp
 from ganmnist.objectives import BCE
+from ganmnist.passes import frozen
 from ganmnist.rng import generator_for, seed_for
 
 fresh_or_not = pytest.mark.parametrize("fresh_fakes", [False, True], ids=["same", "fresh"])

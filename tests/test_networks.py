@@ -298,7 +298,7 @@ def walk(blocks: nn.Sequential, x: torch.Tensor) -> list[torch.Tensor]:
 @pytest.mark.parametrize("network", [dcgan.Generator, dcgan.Discriminator])
 @pytest.mark.parametrize("wrong", ["widths", "kernels", "strides", "paddings"])
 def test_lists_that_do_not_fit_together_are_refused(network: type, wrong: str) -> None:
-    lists = {"widths": [8, 4], "kernels": [4, 4, 4], "strides": [1, 2, 2], "paddings": [0, 1, 1]}
+    lists = {"widths": [8, 4], "kernels": [4, 4, 4], "strides": [1, 2, 2], "paddings": [0, 1, 0]}
     network(**lists)
     lists[wrong].append(4)
     with pytest.raises(ValueError, match=rf"{wrong}=\[[\d, ]*, 4\]"):
@@ -345,7 +345,28 @@ def test_noisy_weights_are_a_length_and_a_direction() -> None:
             with torch.no_grad():
                 direction.mul_(3)
             torch.testing.assert_close(layer.weight, before)
-    assert len(layers) == 6
+        lengths = [layer.parametrizations.weight.original0.requires_grad for layer in layers]
+        assert lengths in ([True], [*[False] * 5, True])  # of G, and of D
+
+
+def test_noisy_features_are_what_the_last_noise_is_added_to() -> None:
+    d = noisy.Discriminator(widths=[5], image_noise=0.0)
+    image = Sample(torch.rand(2, 1, 28, 28))
+    assert torch.equal(d.features(image), d.features(image))
+    assert not torch.equal(d(image), d(image))
+
+
+@pytest.mark.parametrize("of", [dcgan, mlp])
+def test_networks_of_one_layer(of) -> None:
+    one = {"kernels": [28], "strides": [1]} if of is dcgan else {}
+    x = of.Generator(3, widths=[], **one)(torch.randn(2, 3))
+    assert x.shape == (2, 1, 28, 28)
+    assert of.Discriminator(widths=[], **one)(Sample(x)).shape == (2,)
+
+
+def test_the_last_kernel_spans_its_whole_map() -> None:
+    with pytest.raises(ValueError, match=r"paddings=\[1, 1, 5\]: .* end with 0"):
+        dcgan.Discriminator(paddings=[1, 1, 5])
 
 
 def test_dropout_is_off_in_evaluation_mode() -> None:

@@ -22,6 +22,7 @@ from ganmnist.gan import GAN
 from ganmnist.metrics.neighbours import nearest
 from ganmnist.networks.base import Discriminator, Wrapper
 from ganmnist.objectives import AsDPlays, Objective
+from ganmnist.passes import at_rest
 
 BATCH = 500  # images at a time, where nothing is trained
 
@@ -89,14 +90,10 @@ class BiGAN(GAN):
             "reconstruction": distance(test, self.reconstruct(test)),
         }
 
-    @torch.no_grad()
     def encode(self, real: Sample) -> Tensor:
         """The latents (B, Z) of real samples, in evaluation mode."""
-        was_training = self.encoder.training
-        self.encoder.eval()
-        latents = torch.cat([self.encoder(part) for part in split(real)])
-        self.encoder.train(was_training)
-        return latents
+        with at_rest(self.encoder):
+            return torch.cat([self.encoder(part) for part in split(real)])
 
     def beside(self, real: Sample) -> Tensor:
         """Rows of ten real images, and below each row what G makes of their codes."""

@@ -8,8 +8,7 @@ and `fake`), seldom the step.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property, reduce
 from importlib.metadata import version
 from itertools import repeat
@@ -27,6 +26,7 @@ from ganmnist.duel import Clock, Duel, Part, Player, Sample, Term, at_least_floa
 from ganmnist.ema import Average
 from ganmnist.errors import UserError
 from ganmnist.objectives import Objective
+from ganmnist.passes import at_rest, frozen
 from ganmnist.pixels import to_bytes
 from ganmnist.rng import seed_device
 
@@ -157,6 +157,13 @@ class GAN(L.LightningModule):
     def labels(self, n: int) -> Tensor | None:
         """The labels (n,) that n pictures are made of, in order; None where no image has one."""
         return None if self.condition is None else self.condition(n, self.device)
+
+    @property
+    def classes(self) -> dict[str, int]:
+        """How many classes of images it knows, by the setting that says so."""
+        if self.condition is None:
+            return {}
+        return {"gan.condition.classes": self.condition.classes}
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         """Latents (B, Z) to images (B, C, H, W) in [-1, 1]."""
@@ -395,18 +402,14 @@ class GAN(L.LightningModule):
         self.epoch_start = checkpoint["epoch_start"]
         self.waiting = [Sample(*batch) for batch in checkpoint["waiting"]]
 
-    @torch.no_grad()
     def rehearse(self, n: int) -> None:
         """Lets D look at a batch of n images; raises what it raises where it cannot."""
         z, y = self.prior(n)
         batch = Sample(self.sample(z, y), y)
-        was_training = self.training
-        self.eval()
-        for side in (self.real(batch, z), self.fake(batch, z)):
-            self.discriminator(side)
-        self.train(was_training)
+        with at_rest(self):
+            for side in (self.real(batch, z), self.fake(batch, z)):
+                self.discriminator(side)
 
-    @torch.no_grad()
     def sample(self, z: Tensor | int, y: Tensor | None = None, ema: bool = False) -> Tensor:
         """Images (n, C, H, W) in [-1, 1] of latents (n, Z), or of n new ones, in evaluation mode.
 
@@ -419,11 +422,8 @@ class GAN(L.LightningModule):
             if self.ema is None:
                 raise UserError("This GAN has no averaged weights: train with ema=0.999.")
             generator = self.ema.network
-        was_training = generator.training
-        generator.eval()
-        images = generator(z, y)
-        generator.train(was_training)
-        return images
+        with at_rest(generator):
+            return generator(z, y)
 
     def draw(self, n: int, rng: torch.Generator, ema: bool = False) -> Tensor:
         """Images (n, C, H, W) uint8 of latents drawn by `rng`, a generator of the CPU."""
@@ -431,19 +431,6 @@ class GAN(L.LightningModule):
         conditions = y.split(100) if y is not None else repeat(None)
         batches = zip(z.split(100), conditions, strict=False)
         return torch.cat([to_bytes(self.sample(*batch, ema=ema)) for batch in batches])
-
-
-@contextmanager
-def frozen(parameters: Sequence[nn.Parameter]) -> Iterator[None]:
-    """Takes no gradient with respect to these parameters, and so saves computing it."""
-    trained = [p for p in parameters if p.requires_grad]
-    for p in trained:
-        p.requires_grad_(False)
-    try:
-        yield
-    finally:
-        for p in trained:
-            p.requires_grad_(True)
 
 
 def name_of(objective: Objective) -> str:

@@ -15,6 +15,7 @@ from torch import Tensor
 from ganmnist.duel import Sample, at_least_float32
 from ganmnist.gan import GAN
 from ganmnist.networks.pyramid import Generator, enlarged, levels_of, tiled
+from ganmnist.passes import at_rest
 from ganmnist.rng import generator_for
 
 
@@ -37,6 +38,7 @@ class LAPGAN(GAN):
     def pictures(self, real: Callable[[int], Sample]) -> dict[str, Tensor]:
         """A row a level, from the base to the image, all of them as large."""
         z = self.latent(10, "cpu", generator_for("levels", self.seed)).to(self.device)
-        made = self.generator.grow(z)[::-1]
+        with at_rest(self.generator):
+            made = self.generator.grow(z)[::-1]
         size = made[-1].shape[-2:]
         return {"levels": torch.stack([torch.nn.functional.interpolate(x, size) for x in made])}

@@ -72,9 +72,14 @@ class Penalty(Term):
 
 
 def gradient(logits: Tensor, x: Tensor) -> Tensor:
-    """(P, n) gradients of logits (P,) with respect to the images (B, C, H, W) they answer to."""
+    """(B, C, H, W) gradients of logits (P,) with respect to the images they answer to."""
     (grad,) = torch.autograd.grad(logits.sum(), x, create_graph=True)
-    return grad.float().reshape(len(logits), -1)
+    return grad.float()
+
+
+def mean_square(logits: Tensor, x: Tensor) -> Tensor:
+    """The mean over logits (P,) of the squared gradient of each."""
+    return gradient(logits, x).square().sum() / len(logits)
 
 
 class R1(Penalty):
@@ -87,7 +92,7 @@ class R1(Penalty):
 
     def penalty(self, duel: Duel) -> Tensor:
         assert duel.real.x is not None
-        return gradient(duel.real_logits, duel.real.x).square().sum(1).mean() / 2
+        return mean_square(duel.real_logits, duel.real.x) / 2
 
 
 class R2(Penalty):
@@ -100,7 +105,7 @@ class R2(Penalty):
 
     def penalty(self, duel: Duel) -> Tensor:
         assert duel.fake.x is not None
-        return gradient(duel.fake_logits, duel.fake.x).square().sum(1).mean() / 2
+        return mean_square(duel.fake_logits, duel.fake.x) / 2
 
 
 class GradientPenalty(Penalty):
@@ -119,11 +124,18 @@ class GradientPenalty(Penalty):
                 "makes D's answer depend on the whole batch: choose model.discriminator.norm=layer "
                 "or none, or a model without it, such as mlp, resnet or r3gan"
             )
+        if discriminator.levels > 1:
+            raise ValueError(
+                f"{type(self).__name__} bounds the slope of one logit, and this family's D has "
+                f"{discriminator.levels} for an image: choose penalty=r1, and an objective without "
+                "such a bound"
+            )
 
     def penalty(self, duel: Duel) -> Tensor:
         y = self.points(duel).detach().requires_grad_()
         logits = duel.discriminator(duel.real._replace(x=y)).float()
-        return (gradient(logits, y).norm(dim=1) - 1).square().mean()
+        slopes = gradient(logits, y).reshape(len(logits), -1)  # a row a logit, of a pack as well
+        return (slopes.norm(dim=1) - 1).square().mean()
 
     def points(self, duel: Duel) -> Tensor:
         """Where the slope is taken, (B, C, H, W)."""

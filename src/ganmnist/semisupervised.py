@@ -5,22 +5,23 @@ D names K classes (networks/classes.py). Beside the game, which needs no labels,
     w E[-log p(y | x, real)]
 
 over the few images whose labels are known; all others are seen without theirs. The paper's G
-matches the features of D, objective=feature_matching.
+matches the features of D, objective=feature_matching, and its D names test images by an average of
+its weights.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ganmnist.auxiliary import check_singles
-from ganmnist.duel import Duel, Part, Sample, Term
-from ganmnist.errors import UserError
+from ganmnist.duel import Clock, Duel, Part, Sample, Term
+from ganmnist.ema import Average
 from ganmnist.gan import GAN
 from ganmnist.networks.classes import Classes
 from ganmnist.schedules import checked_number
@@ -30,22 +31,34 @@ if TYPE_CHECKING:
 
 
 class FewLabels(Term):
-    """The surprise at the known labels, in nats; `batch_size` of them are drawn in each update."""
+    """The surprise at the known labels, in nats; `batch_size` of them are drawn in each update.
+
+    `average` is the decay of an average of D's weights, which names images beside the last ones.
+    """
 
     of_any_d = False
 
-    def __init__(self, batch_size: int, weight: float = 1.0) -> None:
+    def __init__(self, batch_size: int, weight: float = 1.0, average: float = 0.9999) -> None:
         super().__init__()
         if batch_size < 1:
             raise ValueError(f"terms.few_labels.batch_size={batch_size}: choose 1 or more")
         checked_number("the weight of FewLabels", weight)
         self.batch_size = batch_size
         self.weight = weight
+        self.decay = average
+        self.turn = 0
         self.known = Sample()  # x (n, C, H, W) and y (n,), once training begins
 
     def setup(self, generator: nn.Module, discriminator: Discriminator) -> None:
         check_singles(discriminator)
         self.classify = names_in(discriminator).classify  # not the module, which is the GAN's own
+        self.average = Average(discriminator, self.decay)
+
+    def tick(self, clock: Clock) -> None:
+        self.turn = clock.turn
+
+    def after_d_update(self, discriminator: Discriminator) -> None:
+        self.average.update(discriminator, self.turn)
 
     def d_loss(self, duel: Duel) -> Tensor:
         x, y, _ = self.known
@@ -57,9 +70,15 @@ class FewLabels(Term):
 
 
 def names_in(discriminator: Discriminator) -> Classes:
-    """The part of a discriminator that names classes."""
-    (names,) = (part for part in discriminator.modules() if isinstance(part, Classes))
-    return names
+    """The part of a discriminator that names classes.
+
+    Raises:
+        ValueError: it has none.
+    """
+    for part in discriminator.modules():
+        if isinstance(part, Classes):
+            return part
+    raise ValueError("FewLabels needs a D that names classes: choose family=semisupervised")
 
 
 class SemiSupervised(GAN):
@@ -75,31 +94,31 @@ class SemiSupervised(GAN):
         (few,) = (term for term in self.all_terms if isinstance(term, FewLabels))
         return few
 
-    @cached_property
-    def names(self) -> Classes:
-        return names_in(self.discriminator)
+    @property
+    def classes(self) -> dict[str, int]:
+        return {"family.discriminator.classes": names_in(self.discriminator).classes}
 
     def on_fit_start(self) -> None:
         super().on_fit_start()
         data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
-        if data.classes != self.names.last.out_features:
-            raise UserError(
-                f"family.discriminator.classes={self.names.last.out_features}, but "
-                f"{data.dataset.name} has {data.classes} classes: choose "
-                f"family.discriminator.classes={data.classes}."
-            )
         self.few.known = data.labelled(self.labelled, self.label_seed, self.device)
 
     def pictures(self, real: Callable[[int], Sample]) -> dict[str, Tensor]:
-        """The images whose labels are known, a column a class."""
+        """Images whose labels are known, a column a class, ten at most either way."""
         x, _, _ = self.few.known
-        return {} if x is None else {"labelled": x.unflatten(0, (-1, self.names.last.out_features))}
+        classes = names_in(self.discriminator).classes
+        return {} if x is None else {"labelled": x.unflatten(0, (-1, classes))[:10, :10]}
 
     def figures(self, real: Callable[[Part], Sample]) -> dict[str, float]:
-        """`test_error`: the share of test images that D names wrong."""
+        """`test_error`: the share of test images that D names wrong; `_ema`: its average does."""
         x, y, _ = real("test")
         assert x is not None
         assert y is not None
-        features = (self.discriminator.features(Sample(part)) for part in x.split(250))
-        named = torch.cat([self.names.classify(part).argmax(1) for part in features])
-        return {"test_error": (named != y).float().mean().item()}
+        figures = {}
+        average = cast("Discriminator", self.few.average.network)
+        networks = {"test_error": self.discriminator, "test_error_ema": average}
+        for name, network in networks.items():
+            classify = names_in(network).classify
+            named = [classify(network.features(Sample(part))).argmax(1) for part in x.split(250)]
+            figures[name] = (torch.cat(named) != y).double().mean().item()
+        return figures

@@ -278,12 +278,13 @@ def check_shapes(gan: GAN, data: DataModule) -> None:
 
 
 def check_labels(gan: GAN, data: DataModule) -> None:
-    """Raises UserError where a conditional GAN knows other classes than the data have."""
-    if gan.condition is not None and gan.condition.classes != data.classes:
-        raise UserError(
-            f"gan.condition.classes={gan.condition.classes}, but {data.dataset.name} has "
-            f"{data.classes} classes: choose gan.condition.classes={data.classes}."
-        )
+    """Raises UserError where a GAN knows other classes than the data have."""
+    for setting, classes in gan.classes.items():
+        if classes != data.classes:
+            raise UserError(
+                f"{setting}={classes}, but {data.dataset.name} has {data.classes} classes: choose "
+                f"{setting}={data.classes}."
+            )
 
 
 def outcome(trainer: L.Trainer, gan: GAN, data: DataModule) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from torch import Tensor
 from ganmnist.duel import Duel, Part, Sample, Term, at_least_float32
 from ganmnist.gan import GAN
 from ganmnist.pixels import to_bytes, to_unit_range
+from ganmnist.rng import generator_for
 from ganmnist.schedules import checked_number
 
 BLACK = -1.0
@@ -43,6 +44,10 @@ class Coarse:
         self.size = size
 
     def __call__(self, x: Tensor) -> Tensor:
+        if self.size > min(x.shape[-2:]):
+            raise ValueError(
+                f"gan.keep.size={self.size} is finer than images of {min(x.shape[-2:])}"
+            )
         return F.interpolate(F.adaptive_avg_pool2d(x, self.size), x.shape[-2:])
 
 
@@ -83,6 +88,7 @@ class Translation(GAN):
         super().__init__(**parts)
         if shown < 1:
             raise ValueError(f"gan.shown={shown} leaves nothing to draw from: choose 1 or more")
+        keep(torch.zeros(1, *shape))  # which says at once what it cannot do
         self.keep = keep
         self.register_buffer("shown", torch.zeros(shown, *shape, dtype=torch.uint8))
 
@@ -124,5 +130,5 @@ class Translation(GAN):
 
     def made_of(self, x: Tensor) -> Tensor:
         """G(z, keep(x)) (B, C, H, W), always of the same latents."""
-        z = self.latent(len(x), "cpu", torch.Generator().manual_seed(self.seed))
+        z = self.latent(len(x), "cpu", generator_for("translations", self.seed))
         return self.sample(z.to(self.device), self.keep(x))

@@ -43,7 +43,8 @@ class Unroll:
         if strangers:
             raise ValueError(
                 f"Unrolled steps cannot follow {' and '.join(strangers)}: choose an objective "
-                "without a bound on D's slope, and penalty=none"
+                "without a bound on D's slope, penalty=none and a family without such a term, or "
+                "leave stabilizer=unrolled out"
             )
 
     def __call__(self, gan: GAN, real: Sample, fake: Sample) -> Discriminator:

@@ -21,6 +21,7 @@ from ganmnist.metrics.class_kl import frequencies
 from ganmnist.metrics.extractor import Extractor, classifier_path
 from ganmnist.metrics.fid import frechet_distance
 from ganmnist.metrics.prdc import coverage
+from ganmnist.passes import at_rest
 from ganmnist.rng import generator_for
 
 if TYPE_CHECKING:
@@ -161,11 +162,8 @@ class Evaluator:
 
     def measure_family(self, gan: GAN, data: DataModule) -> dict[str, float]:
         """What the GAN's family measures of itself, in evaluation mode."""
-        was_training = gan.training
-        gan.eval()
-        with torch.no_grad():
+        with at_rest(gan):
             figures = gan.figures(partial(data.some, n=None, device=gan.device))
-        gan.train(was_training)
         return {self.key(name): value for name, value in figures.items()}
 
 

@@ -53,8 +53,8 @@ class Parzen(Metric):
 
 
 def pixels(images: Tensor) -> Tensor:
-    """Images (N, C, H, W) uint8 as rows (N, D) of [0, 1]."""
-    return images.flatten(1).double() / 255
+    """Images (N, C, H, W) uint8 as rows (N, D) of [0, 1], on the CPU, where real ones are."""
+    return images.cpu().flatten(1).double() / 255
 
 
 def log_p(squares: Tensor, dims: int, sigma: Tensor) -> Tensor:

@@ -27,6 +27,13 @@ class Discriminator(nn.Module):
     pack = 1  # images behind one row of features
     levels = 1  # sizes of an image in one x, with a logit for each: (levels B,)
 
+    def head(self, n: int) -> nn.Module:
+        """A layer that makes n numbers of features (B, F), as `last` makes one."""
+        layer = nn.Linear(self.n_features, n)
+        # Small, or the sums of many features are far from 0, resnet's most of all.
+        nn.init.normal_(layer.weight, 0.0, 0.02)
+        return layer
+
     def features(self, sample: Sample) -> Tensor:
         """(B, F) features of the sample."""
         raise NotImplementedError

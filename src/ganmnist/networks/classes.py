@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from ganmnist.networks.base import Discriminator
 from ganmnist.networks.encoders import headless
@@ -30,11 +30,10 @@ class Classes(Discriminator):
             )
         self.singly = body.singly
         self.sees = body.sees
+        self.classes = classes
         self.body = headless(body)
         self.n_features = body.n_features
-        self.last = nn.Linear(body.n_features, classes)
-        # Small, or log Z begins far from 0, of resnet's sums most of all, and G is told nothing.
-        nn.init.normal_(self.last.weight, 0.0, 0.02)
+        self.last = body.head(classes)
 
     def features(self, sample: Sample) -> Tensor:
         return self.body.features(sample)

@@ -86,8 +86,9 @@ class Discriminator(Base):
     """Images (B, channels, H, W) in [-1, 1] to logits (B,).
 
     Block i has `kernels[i]`, `strides[i]` and `paddings[i]`, by default 1 but for the last, whose
-    kernel spans the whole of the last feature map. `norm` is batch, layer, instance or none;
-    `first_norm` puts it on the first block as well, where the paper leaves it out.
+    kernel spans the whole of the last feature map, so that its stride says nothing. `norm`
+    is batch, layer, instance or none; `first_norm` puts it on the first block as well, where the
+    paper leaves it out.
     """
 
     def __init__(
@@ -104,6 +105,10 @@ class Discriminator(Base):
         super().__init__()
         paddings = [*[1] * len(widths), 0] if paddings is None else paddings
         check_lengths(widths, kernels, strides, paddings)
+        if paddings[-1]:
+            raise ValueError(
+                f"paddings={list(paddings)}: the last kernel spans its whole map, so end with 0"
+            )
         # Norm layers have biases; without any D would be homogeneous, D(0) = 0 whatever it learns.
         free = norm == "none"
         blocks: list[nn.Module] = []
@@ -115,8 +120,9 @@ class Discriminator(Base):
             blocks.append(nn.LeakyReLU(slope, inplace=True))
         self.blocks = nn.Sequential(*blocks)
         self.singly = norm != "batch"
-        self.n_features = widths[-1] * kernels[-1] ** 2
-        self.last = Closing(widths[-1], 1, kernels[-1], bias=free)
+        last = (channels, *widths)[-1]
+        self.n_features = last * kernels[-1] ** 2
+        self.last = Closing(last, 1, kernels[-1], bias=free)
         self.apply(init_weights)
 
     def features(self, sample: Sample) -> Tensor:

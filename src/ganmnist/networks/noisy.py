@@ -3,9 +3,10 @@
 G   z -> 500 -> 500 -> 784, batch norm and softplus in between, tanh
 D   784 -> 1000 -> 500 -> 250 -> 250 -> 250 -> 1, weight norm, rectifiers
 
-Normal noise is added to D's images, seen in [0, 1], and to every layer behind them. The paper
-scales D's layers by a first batch until they have variance 1; here they begin with what comes to
-the same: the power of their input, noise included, is known.
+Normal noise is added to D's images, seen in [0, 1], and to every layer behind them; the features
+are the last layer before its noise. The paper scales D's layers by a first batch until they have
+variance 1, and trains the scale of the last alone; here they begin with what comes to the same, for
+the power of their input, noise included, is known.
 """
 
 from __future__ import annotations
@@ -40,11 +41,12 @@ class Noise(nn.Module):
         return x + self.sigma * torch.randn_like(x) if self.training else x
 
 
-def scaled(layer: nn.Linear, power: float) -> nn.Module:
+def scaled(layer: nn.Linear, power: float, train_scale: bool = False) -> nn.Module:
     """The layer with weight norm; inputs of that mean square come out with variance 1."""
     nn.init.normal_(layer.weight, 0.0, 1 / math.sqrt(layer.in_features * power))
     nn.init.zeros_(layer.bias)
-    return weight_norm(layer)
+    weight_norm(layer).parametrizations.weight.original0.requires_grad_(train_scale)
+    return layer
 
 
 class Generator(nn.Module):
@@ -62,7 +64,7 @@ class Generator(nn.Module):
         layers: list[nn.Module] = []
         for n_in, n_out in pairwise((latent_dim, *widths)):
             layers += [Linear(n_in, n_out), nn.BatchNorm1d(n_out), nn.Softplus()]
-        last = weight_norm(Linear(widths[-1], math.prod(shape)))
+        last = weight_norm(Linear((latent_dim, *widths)[-1], math.prod(shape)))
         self.layers = nn.Sequential(*layers, last, nn.Tanh(), nn.Unflatten(1, shape))
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
@@ -88,14 +90,22 @@ class Discriminator(Base):
                 f"image_noise={image_noise} and noise={noise} are standard deviations: choose 0 or "
                 "more"
             )
+        if not widths:
+            raise ValueError(f"widths={list(widths)} leaves D no layer: choose one or more")
+        self.noise = noise
+        self.power = OF_RECTIFIED + noise**2
+        first, *others = pairwise((channels * image_size**2, *widths))
         layers: list[nn.Module] = [nn.Flatten(), Noise(image_noise)]
-        power = OF_DIGITS + image_noise**2
-        for n_in, n_out in pairwise((channels * image_size**2, *widths)):
-            layers += [scaled(Linear(n_in, n_out), power), nn.ReLU(), Noise(noise)]
-            power = OF_RECTIFIED + noise**2
+        layers += [scaled(Linear(*first), OF_DIGITS + image_noise**2), nn.ReLU()]
+        for sizes in others:
+            layers += [Noise(noise), scaled(Linear(*sizes), self.power), nn.ReLU()]
         self.layers = nn.Sequential(*layers)
         self.n_features = widths[-1]
-        self.last = scaled(nn.Linear(self.n_features, 1), power)
+        self.last = self.head(1)
+
+    def head(self, n: int) -> nn.Module:
+        layer = scaled(Linear(self.n_features, n), self.power, train_scale=True)
+        return nn.Sequential(Noise(self.noise), layer)
 
     def features(self, sample: Sample) -> Tensor:
         assert sample.x is not None

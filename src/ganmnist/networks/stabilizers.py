@@ -103,9 +103,12 @@ class DiffAugment(Wrapper):
 
     def features(self, sample: Sample) -> Tensor:
         if self.training:
-            assert sample.x is not None
-            x = cut_out(translate(sample.x, self.translation), self.cutout)
-            sample = sample._replace(x=x)
+            x, y, _ = sample
+            assert x is not None
+            pictures = [x] if y is None or y.dim() == 1 else [x, y]  # y may be an image beside x
+            moved = cut_out(translate(torch.cat(pictures, 1), self.translation), self.cutout)
+            x, *beside = moved.split([picture.shape[1] for picture in pictures], 1)
+            sample = sample._replace(x=x, y=beside[0] if beside else y)
         return super().features(sample)
 
 
