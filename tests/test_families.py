@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 import sys
 from functools import partial
 from pathlib import Path
@@ -19,6 +20,7 @@ from launch import BRIEF, BRIEFLY_MEASURED, launch
 from PIL import Image
 from torch import nn
 
+import ganmnist
 from ganmnist import evaluate, generate
 from ganmnist.aae import AAE, Reconstruction
 from ganmnist.auxiliary import AuxiliaryClassifier
@@ -770,6 +772,12 @@ def test_a_family_s_run_is_whole(runs: Path, family: str) -> None:
     # Labels have a column each.
     columns = 10 if family in CONDITIONAL else 8
     assert Image.open(run / "samples/epoch_001.png").width == columns * (28 * 2 + 2) + 2
+
+
+def test_the_report_explains_every_figure() -> None:
+    template = (Path(ganmnist.__file__).parent / "report.html.j2").read_text()
+    explained = set(re.findall(r'^  "(\w+)": "', template, re.MULTILINE))
+    assert set().union(*FIGURES.values(), {"gan_test", "gan_train", "real_train"}) <= explained
 
 
 @pytest.mark.parametrize("family", FAMILIES)
