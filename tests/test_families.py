@@ -24,7 +24,7 @@ import ganmnist
 from ganmnist import evaluate, generate
 from ganmnist.aae import AAE, Reconstruction
 from ganmnist.auxiliary import AuxiliaryClassifier
-from ganmnist.bigan import BiGAN, BothWays, distance
+from ganmnist.bigan import BiGAN, BothWays, distances
 from ganmnist.data import DataModule
 from ganmnist.duel import Duel, Sample
 from ganmnist.errors import UserError
@@ -289,7 +289,7 @@ def test_code_error_is_of_the_digit_that_a_category_mostly_is() -> None:
     train, test = (Sample(y=torch.tensor(y)) for y in ([7, 7, 2, 3, 3], [7, 3, 7, 2]))
     # Category 0 is mostly a 7 and 1 a 3, so of 7 3 7 2 it says 7 3 3 7.
     parts = {"train": train, "test": test}
-    assert gan.figures(parts.get) == {"code_error": 0.5}
+    assert gan.figures(lambda part: [parts[part]]) == {"code_error": 0.5}
 
 
 # A few labels
@@ -433,7 +433,7 @@ def test_test_error_is_the_share_of_wrong_names() -> None:
             network.last.weight.zero_()
             network.last.bias.copy_(F.one_hot(torch.tensor(name), 10))
     y = torch.tensor([3, 3, 4, 3, 5, 3, 3, 3])
-    figures = gan.figures(lambda part: images()._replace(y=y))
+    figures = gan.figures(lambda part: [images()._replace(y=y)])
     assert figures == {"test_error": 2 / 8, "test_error_ema": 7 / 8}
     assert gan.pictures(images) == {}
 
@@ -558,7 +558,7 @@ def test_what_is_drawn_is_made_of_test_images_in_turn() -> None:
 def test_figures_and_pictures_of_translations() -> None:
     gan, white = translation(), Sample(torch.ones(30, 1, 8, 8))
     gan.made_of = lambda x: 0 * x
-    assert gan.figures(lambda part: white) == {"l1": 0.5, "l1_kept": 0.5}
+    assert gan.figures(lambda part: [white]) == {"l1": 0.5, "l1_kept": 0.5}
     grid = gan.pictures(lambda n: white)["translations"]
     assert grid.shape == (9, 10, 1, 8, 8)
     for row, expected in enumerate(3 * [UpperHalf()(white.x[:10]), 0 * white.x[:10], white.x[:10]]):
@@ -732,7 +732,10 @@ def test_some_samples_are_always_the_same_and_keep_their_labels() -> None:
         bytes_ = ((x + 1) * 127.5).round().to(torch.uint8)
         (place,) = (data.train.x == bytes_).flatten(1).all(1).nonzero()
         assert data.train.y[place] == y
-    assert len(data.some("test", None, torch.device("cpu")).x) == 16
+    assert len(data.some("test", 99, torch.device("cpu")).x) == 16
+    batches = [*data.batches("train", torch.device("cpu"), n=7)]
+    assert torch.equal(batches[0].x, first.x)
+    assert sorted(int(y) for batch in batches for y in batch.y) == sorted(data.train.y.tolist())
 
 
 # Whole runs
@@ -924,8 +927,8 @@ def test_reconstruction_in_closed_form() -> None:
     """All black for all white: 64 pixels, each 1 apart, halved."""
     white, black = Sample(torch.ones(2, 1, 8, 8)), Sample(-torch.ones(2, 1, 8, 8))
     assert Reconstruction(3.0).g_loss(Duel(None, white, black)).item() == 3 * 64 / 2
-    assert distance(white, black.x) == 64.0
-    assert distance(white, white.x) == 0.0
+    assert distances(white, black.x).tolist() == [64.0, 64.0]
+    assert distances(white, white.x).tolist() == [0.0, 0.0]
 
 
 def test_an_encoder_that_undoes_g_reconstructs_to_the_bit() -> None:
@@ -972,7 +975,7 @@ def test_the_nearest_latent_labels_an_image() -> None:
     latents = {6: [[0.0], [0.2], [5.0], [5.2], [9.0], [9.2]], 3: [[0.1], [5.1], [6.0]]}
     gan.encode = lambda sample: torch.tensor(latents[len(sample.y)]).expand(-1, 4)
     labels = [torch.tensor(y) for y in ([1, 1, 2, 2, 3, 3], [1, 2, 3])]
-    train, test = (Sample(torch.zeros(len(y), 1, 8, 8), y) for y in labels)
+    train, test = ([Sample(torch.zeros(len(y), 1, 8, 8), y)] for y in labels)
     assert gan.figures({"train": train, "test": test}.get)["nn_accuracy"] == pytest.approx(2 / 3)
 
 

@@ -59,7 +59,7 @@ def test_an_image_is_nearer_to_its_own_reconstruction(
 ) -> None:
     """Than to that of the next image of its label, whom it shares its digit with."""
     gan, data = learned(epochs, f"family={family}")
-    test = data.some("test", None, CPU)
+    test = data.some("test", 10_000, CPU)
     order = test.y.argsort(stable=True)
     real = Sample(test.x[order], test.y[order])
     made = gan.reconstruct(real)
@@ -69,7 +69,7 @@ def test_an_image_is_nearer_to_its_own_reconstruction(
 
 def test_a_hundred_labels_teach_d_the_digits(data_root: Path) -> None:
     gan, data = learned(5, "family=semisupervised", "penalty=feature_matching")
-    test = data.some("test", None, CPU)
+    test = data.some("test", 10_000, CPU)
     gan.eval()
     with torch.no_grad():
         named = gan.discriminator.classify(gan.discriminator.features(Sample(test.x))).argmax(1)
@@ -79,7 +79,7 @@ def test_a_hundred_labels_teach_d_the_digits(data_root: Path) -> None:
 @pytest.mark.parametrize("family", ["inpainting", "superresolution"])
 def test_what_is_made_is_nearer_than_what_was_left(family: str, data_root: Path) -> None:
     gan, data = learned(5, f"family={family}")
-    x = data.some("test", None, CPU).x
+    x = data.some("test", 10_000, CPU).x
     left, made = ((x - y).abs().flatten(1).sum(1) for y in (gan.keep(x), gan.made_of(x)))
     assert above(left - made, 0.0) > 5
 

@@ -11,20 +11,18 @@ at the one that takes neither side.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from ganmnist.duel import Duel, Part, Sample, at_least_float32
+from ganmnist.duel import PARTS, Duel, Part, Sample, at_least_float32, columns
 from ganmnist.gan import GAN
 from ganmnist.metrics.neighbours import nearest
 from ganmnist.networks.base import Discriminator, Wrapper
 from ganmnist.objectives import AsDPlays, Objective
 from ganmnist.passes import at_rest
-
-BATCH = 500  # images at a time, where nothing is trained
 
 
 class Opposed(Wrapper):
@@ -78,22 +76,27 @@ class BiGAN(GAN):
     def pictures(self, real: Callable[[int], Sample]) -> dict[str, Tensor]:
         return {"reconstructions": self.beside(real(50))}
 
-    def figures(self, real: Callable[[Part], Sample]) -> dict[str, float]:
+    def figures(self, real: Callable[[Part], Iterable[Sample]]) -> dict[str, float]:
         """`nn_accuracy`: of test images, labelled like the training image of the nearest latent."""
-        train, test = real("train"), real("test")
-        assert train.y is not None
-        assert test.y is not None
-        _, index = nearest(*(self.encode(part).cpu().double() for part in (test, train)))
-        right = train.y.cpu()[index] == test.y.cpu()
+        (known, names), (codes, labels) = (
+            columns((self.encode(batch), batch.y) for batch in real(part)) for part in PARTS
+        )
+        _, index = nearest(codes.cpu().double(), known.cpu().double())
+        right = names.cpu()[index] == labels.cpu()
         return {
             "nn_accuracy": right.double().mean().item(),
-            "reconstruction": distance(test, self.reconstruct(test)),
+            "reconstruction": self.reconstruction(real("test")),
         }
+
+    def reconstruction(self, batches: Iterable[Sample]) -> float:
+        """The mean of |x - G(E(x))|^2, a pixel in [0, 1]."""
+        (apart,) = columns((distances(batch, self.reconstruct(batch)),) for batch in batches)
+        return apart.mean().item()
 
     def encode(self, real: Sample) -> Tensor:
         """The latents (B, Z) of real samples, in evaluation mode."""
         with at_rest(self.encoder):
-            return torch.cat([self.encoder(part) for part in split(real)])
+            return self.encoder(real)
 
     def beside(self, real: Sample) -> Tensor:
         """Rows of ten real images, and below each row what G makes of their codes."""
@@ -103,18 +106,10 @@ class BiGAN(GAN):
 
     def reconstruct(self, real: Sample) -> Tensor:
         """G(E(x)), images (B, C, H, W), in evaluation mode."""
-        parts = zip(self.encode(real).split(BATCH), split(real), strict=True)
-        return torch.cat([self.sample(z, part.y) for z, part in parts])
+        return self.sample(self.encode(real), real.y)
 
 
-def split(real: Sample) -> list[Sample]:
-    """Real samples in batches."""
+def distances(real: Sample, images: Tensor) -> Tensor:
+    """(B,) |x - y|^2 of images and those that were made of them, a pixel in [0, 1]."""
     assert real.x is not None
-    labels = [None] * len(real.x.split(BATCH)) if real.y is None else real.y.split(BATCH)
-    return [Sample(x, y) for x, y in zip(real.x.split(BATCH), labels, strict=True)]
-
-
-def distance(real: Sample, images: Tensor) -> float:
-    """The mean squared distance of an image from the one that was made of it, a pixel in [0, 1]."""
-    assert real.x is not None
-    return ((real.x - images) / 2).square().flatten(1).sum(1).mean().item()
+    return ((real.x - images) / 2).square().flatten(1).sum(1)

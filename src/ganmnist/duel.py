@@ -9,8 +9,9 @@ scalar; objectives, penalties and auxiliary heads are all terms.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 Player = Literal["d", "g"]
 Part = Literal["train", "test"]  # of a data set
+PARTS: tuple[Part, ...] = ("train", "test")
 
 
 class Clock(NamedTuple):
@@ -102,6 +104,11 @@ class Duel:
         if probability:
             return {f"{side}_prob": value.sigmoid().mean() for side, value in logits.items()}
         return {f"{side}_logit": value.mean() for side, value in logits.items()}
+
+
+def columns(rows: Iterable[tuple[Any, ...]]) -> list[Tensor]:
+    """What batches (B, ...) have of several things, a tensor (N, ...) for each of these."""
+    return [torch.cat(column) for column in zip(*rows, strict=True)]
 
 
 def at_least_float32(x: Tensor) -> Tensor:

@@ -178,8 +178,8 @@ class GAN(L.LightningModule):
         """
         return {}
 
-    def figures(self, real: Callable[[Part], Sample]) -> dict[str, float]:
-        """Further figures for the table; `real` gives all samples of the part it is asked for."""
+    def figures(self, real: Callable[[Part], Iterable[Sample]]) -> dict[str, float]:
+        """Further figures for the table; `real` gives all samples of a part, batch by batch."""
         return {}
 
     # The training step.

@@ -11,7 +11,7 @@ MNIST, Q's density of the numbers has variance 1, and D's features learn from L 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ganmnist.auxiliary import check_singles
-from ganmnist.duel import Duel, Part, Sample, Term
+from ganmnist.duel import PARTS, Duel, Part, Sample, Term, columns
 from ganmnist.gan import GAN
 from ganmnist.rng import generator_for
 from ganmnist.schedules import checked_number
@@ -129,23 +129,20 @@ class InfoGAN(GAN):
             for name, z in grids.items()
         }
 
-    def figures(self, real: Callable[[Part], Sample]) -> dict[str, float]:
+    def figures(self, real: Callable[[Part], Iterable[Sample]]) -> dict[str, float]:
         """`code_error`: test images whose category is, in training images, mostly another digit's.
 
         The paper names each category after a digit; here the training labels do.
         """
-        train, test = real("train"), real("test")
-        of_train, of_test = self.categories(train), self.categories(test)
-        assert train.y is not None
-        assert test.y is not None
-        k, digits = self.latent.categories, int(train.y.max()) + 1
-        counts = torch.bincount(of_train * digits + train.y, minlength=k * digits).view(k, digits)
-        wrong = counts.argmax(1)[of_test] != test.y
+        (of_train, train), (of_test, test) = (
+            columns((self.categories(batch), batch.y) for batch in real(part)) for part in PARTS
+        )
+        k, digits = self.latent.categories, int(train.max()) + 1
+        counts = torch.bincount(of_train * digits + train, minlength=k * digits).view(k, digits)
+        wrong = counts.argmax(1)[of_test] != test
         return {"code_error": wrong.cpu().double().mean().item()}
 
     def categories(self, real: Sample) -> Tensor:
         """(n,) the category that Q sees in images."""
         (q,) = (term for term in self.all_terms if isinstance(term, MutualInformation))
-        assert real.x is not None
-        seen = (self.discriminator.features(Sample(x)) for x in real.x.split(250))
-        return torch.cat([q.guess(features)[0].argmax(1) for features in seen])
+        return q.guess(self.discriminator.features(real))[0].argmax(1)

@@ -11,7 +11,7 @@ its weights.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, cast
 
@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ganmnist.auxiliary import check_singles
-from ganmnist.duel import Clock, Duel, Part, Sample, Term
+from ganmnist.duel import Clock, Duel, Part, Sample, Term, columns
 from ganmnist.ema import Average
 from ganmnist.gan import GAN
 from ganmnist.networks.classes import Classes
@@ -109,16 +109,15 @@ class SemiSupervised(GAN):
         classes = names_in(self.discriminator).classes
         return {} if x is None else {"labelled": x.unflatten(0, (-1, classes))[:10, :10]}
 
-    def figures(self, real: Callable[[Part], Sample]) -> dict[str, float]:
+    def figures(self, real: Callable[[Part], Iterable[Sample]]) -> dict[str, float]:
         """`test_error`: the share of test images that D names wrong; `_ema`: its average does."""
-        x, y, _ = real("test")
-        assert x is not None
-        assert y is not None
         figures = {}
         average = cast("Discriminator", self.few.average.network)
         networks = {"test_error": self.discriminator, "test_error_ema": average}
         for name, network in networks.items():
             classify = names_in(network).classify
-            named = [classify(network.features(Sample(part))).argmax(1) for part in x.split(250)]
-            figures[name] = (torch.cat(named) != y).double().mean().item()
+            named, labels = columns(
+                (classify(network.features(batch)).argmax(1), batch.y) for batch in real("test")
+            )
+            figures[name] = (named != labels).double().mean().item()
         return figures

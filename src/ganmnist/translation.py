@@ -10,14 +10,14 @@ the distance taken a pixel, in [-1, 1].
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ganmnist.duel import Duel, Part, Sample, Term, at_least_float32
+from ganmnist.duel import Duel, Part, Sample, Term, at_least_float32, columns
 from ganmnist.gan import GAN
 from ganmnist.pixels import to_bytes, to_unit_range
 from ganmnist.rng import generator_for
@@ -63,6 +63,11 @@ class Pixels(Term):
         assert duel.real.x is not None
         assert duel.fake.x is not None
         return self.weight * (duel.real.x - duel.fake.x).abs().mean()
+
+
+def apart(x: Tensor, y: Tensor) -> Tensor:
+    """(B,) mean distances of a pixel in [0, 1]."""
+    return (x - y).abs().flatten(1).mean(1) / 2
 
 
 class Translation(GAN):
@@ -118,15 +123,11 @@ class Translation(GAN):
         rows = (part.unflatten(0, (-1, 10)) for part in (self.keep(x), self.made_of(x), x))
         return {"translations": torch.stack([*rows], 1).flatten(0, 1)}
 
-    def figures(self, real: Callable[[Part], Sample]) -> dict[str, float]:
+    def figures(self, real: Callable[[Part], Iterable[Sample]]) -> dict[str, float]:
         """`l1`: mean |x - G(z, y)| of test images, a pixel in [0, 1]; `l1_kept`: that of y."""
-        x = real("test").x
-        assert x is not None
-        made, kept = (
-            sum((f(part) - part).abs().sum().item() for part in x.split(500)) / 2 / x.numel()
-            for f in (self.made_of, self.keep)
-        )
-        return {"l1": made, "l1_kept": kept}
+        images = (batch.x for batch in real("test") if batch.x is not None)
+        made, kept = columns((apart(x, self.made_of(x)), apart(x, self.keep(x))) for x in images)
+        return {"l1": made.mean().item(), "l1_kept": kept.mean().item()}
 
     def made_of(self, x: Tensor) -> Tensor:
         """G(z, keep(x)) (B, C, H, W), always of the same latents."""

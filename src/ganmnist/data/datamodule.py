@@ -194,15 +194,19 @@ class DataModule(L.LightningDataModule):
         x, y = draw(self.train, torch.stack(chosen, 1).flatten(0, 1), self.image_size)
         return Sample(x.to(device), y.to(device))
 
-    def some(self, part: Part, n: int | None, device: torch.device) -> Sample:
-        """`n` samples of a part with their labels, always the same; None is all."""
+    def some(self, part: Part, n: int, device: torch.device) -> Sample:
+        """At most `n` samples of a part with their labels, always the same."""
+        return next(self.batches(part, device, n))
+
+    def batches(self, part: Part, device: torch.device, n: int = 500) -> Iterator[Sample]:
+        """All samples of a part with their labels, `n` at a time, always in the same order."""
         images = self.train if part == "train" else self.test
         assert images is not None
         indices = torch.randperm(len(images.x), generator=generator_for("some", part))
         stack = self.dataset.stack
-        chosen = indices[: len(indices) // stack * stack].view(-1, stack)[:n]
-        x, y = draw(images, chosen, self.image_size)
-        return Sample(x.to(device), y.to(device))
+        for chosen in indices[: len(indices) // stack * stack].view(-1, stack).split(n):
+            x, y = draw(images, chosen, self.image_size)
+            yield Sample(x.to(device), y.to(device))
 
     def train_dataloader(self) -> Loader:
         assert self.train is not None

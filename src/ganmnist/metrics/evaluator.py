@@ -163,7 +163,7 @@ class Evaluator:
     def measure_family(self, gan: GAN, data: DataModule) -> dict[str, float]:
         """What the GAN's family measures of itself, in evaluation mode."""
         with at_rest(gan):
-            figures = gan.figures(partial(data.some, n=None, device=gan.device))
+            figures = gan.figures(partial(data.batches, device=gan.device))
         return {self.key(name): value for name, value in figures.items()}
 
 
