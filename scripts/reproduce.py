@@ -24,12 +24,12 @@ RUNS = Path("logs/reproduce")
 EVERYWHERE = ["data=mnist"]
 HEAD = """# Published figures and ours
 
-Made by `python scripts/reproduce.py ROW ...`, which trains the rows that are named to it, or goes
-on with them; [families.md](families.md) explains the figures. One seed a row, the weights as
-trained, at the end of the run, {machine}. Networks are mostly smaller than the papers' and trained
-for less;
+`python scripts/reproduce.py ROW ...` trains rows, or goes on with them, and writes this table;
+[families.md](families.md) explains the figures. One seed a row, the weights as trained at the end of
+the run; machine, date and all figures of each are in [reproduction.json](reproduction.json). Networks
+are mostly smaller than the papers' and trained for less:
 `python -m ganmnist.train resume=logs/reproduce/ROW epochs=300` goes on with a row that has ended.
-Minutes are of the whole process; of a row that was broken off, of its last one.
+Minutes are of the whole process, or of its last one where it was broken off; other work ran beside.
 
 | row | ours | published | minutes | settings of `ganmnist.train` |
 |---|---|---|---|---|
@@ -145,8 +145,7 @@ def table(results: dict[str, Any]) -> str:
                 f"| `{name}` | {ours} | {paper} | {result['minutes']:.0f} | "
                 f"`{result['settings']}` |\n"
             )
-    machines = sorted({result["machine"] for result in results.values()})
-    return HEAD.format(machine="; ".join(machines)) + "".join(lines)
+    return HEAD + "".join(lines)
 
 
 def main() -> None:
