@@ -25,9 +25,9 @@ EVERYWHERE = ["data=mnist"]
 HEAD = """# Published figures and ours
 
 `python scripts/reproduce.py ROW ...` trains rows, or goes on with them, and writes this table;
-[families.md](families.md) explains the figures. One seed a row, the weights as trained at the end of
-the run; machine, date and all figures of each are in [reproduction.json](reproduction.json). Networks
-are mostly smaller than the papers' and trained for less:
+[families.md](families.md) explains the figures. One seed a row, the weights as trained at the end
+of the run; machine, date and all figures of each are in [reproduction.json](reproduction.json).
+Networks are mostly smaller than the papers' and trained for less:
 `python -m ganmnist.train resume=logs/reproduce/ROW epochs=300` goes on with a row that has ended.
 Minutes are of the whole process, or of its last one where it was broken off; other work ran beside.
 
