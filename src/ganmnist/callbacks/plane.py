@@ -15,6 +15,7 @@ from ganmnist.callbacks.samples import Samples
 from ganmnist.duel import Sample
 from ganmnist.errors import UserError
 from ganmnist.gan import GAN
+from ganmnist.passes import at_rest
 from ganmnist.plots import D_COLOUR, G_COLOUR
 
 SIDE = 320  # pixels
@@ -32,7 +33,6 @@ def lattice(cells: int = CELLS) -> Tensor:
     return torch.cartesian_prod(-steps, steps).flip(1)
 
 
-@torch.no_grad()
 def surface(gan: GAN, cells: int = CELLS) -> Tensor:
     """What D says of the points of the lattice, (cells, cells), in evaluation mode.
 
@@ -41,13 +41,11 @@ def surface(gan: GAN, cells: int = CELLS) -> Tensor:
     """
     x = lattice(cells)[..., None, None].to(gan.device)
     d = gan.discriminator
-    was_training = d.training
-    d.eval()
     # Every part is spread over the whole square.
     parts = [x[i::PARTS] for i in range(PARTS)]
-    pack = len(parts[0]) // len(d(Sample(parts[0])))
-    logits = torch.stack([d(Sample(part.repeat_interleave(pack, 0))) for part in parts], 1)
-    d.train(was_training)
+    with at_rest(d):
+        pack = len(parts[0]) // len(d(Sample(parts[0])))
+        logits = torch.stack([d(Sample(part.repeat_interleave(pack, 0))) for part in parts], 1)
     values = logits.sigmoid() if gan.objective.probability else logits
     return values.float().cpu().reshape(cells, cells)
 
