@@ -108,7 +108,9 @@ def run(name: str, settings: str) -> None:
         words = [f"resume={folder}"]
     else:
         words = [*EVERYWHERE, *settings.split(), f"task={name}", f"hydra.run.dir={folder}"]
-    subprocess.run([sys.executable, "-m", "ganmnist.train", *words], check=True)
+    ended = subprocess.run([sys.executable, "-m", "ganmnist.train", *words])
+    if ended.returncode:  # it has said why
+        sys.exit(ended.returncode)
 
 
 def result_of(name: str) -> dict[str, Any] | None:

@@ -166,7 +166,10 @@ def test_gpus_that_are_not_there_are_refused_before_data_are_read(
         ("model.discriminator.channels=3", ["cannot take 64 images of shape (1, 28, 28)"]),
         ("stabilizer=pacgan stabilizer.pacgan.m=3", ["batch of 64 images makes no packs of 3"]),
         ("objective=wgan_gp", ["choose model.discriminator.norm=layer"]),
-        ("model=mlp objective=wgan stabilizer=spectral_norm", ["stabilizer=spectral_norm and model=noisy_mlp out"]),
+        (
+            "model=mlp objective=wgan stabilizer=spectral_norm",
+            ["stabilizer=spectral_norm and model=noisy_mlp out"],
+        ),
         ("stabilizer=spectral_norm", ["choose model.discriminator.norm=none"]),
         ("objective=wgan penalty=gradient_penalty model=mlp", ["wasserstein and gradient_penalty"]),
         ("objective=hinge stabilizer=label_smoothing", ["objectives.Hinge", "no 'smoothing'"]),

@@ -4,7 +4,7 @@ import importlib
 import json
 import sys
 from pathlib import Path
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 from conftest import CHECKOUT
@@ -43,9 +43,10 @@ def test_a_row_is_trained_and_recorded(
 ) -> None:
     commands = []
 
-    def run(command: list[str], check: bool) -> None:
+    def run(command: list[str]) -> SimpleNamespace:
         commands.append(command)
         made(reproduce.RUNS, words_of(command))
+        return SimpleNamespace(returncode=0)
 
     monkeypatch.setattr(reproduce.subprocess, "run", run)
     reproduce.main()
@@ -79,13 +80,24 @@ def test_a_row_that_was_broken_off_goes_on(
     (reproduce.RUNS / "bigan/checkpoints/last.ckpt").touch()
     commands = []
 
-    def run(command: list[str], check: bool) -> None:
+    def run(command: list[str]) -> SimpleNamespace:
         commands.append(words_of(command))
         made(reproduce.RUNS, [])
+        return SimpleNamespace(returncode=0)
 
     monkeypatch.setattr(reproduce.subprocess, "run", run)
     reproduce.main()
     assert commands == [[f"resume={reproduce.RUNS / 'bigan'}"]]
+
+
+def test_a_training_that_fails_has_said_why(
+    reproduce: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reproduce.subprocess, "run", lambda command: SimpleNamespace(returncode=2))
+    with pytest.raises(SystemExit) as ended:
+        reproduce.main()
+    assert ended.value.code == 2
+    assert not (reproduce.DOCS / "reproduction.json").exists()
 
 
 def test_rows_that_there_are_not_are_refused(
