@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ganmnist import cli, resume
 from ganmnist.callbacks.checkpoint import WholeFiles
+from ganmnist.config import resolve_norm
 from ganmnist.data import Auto, DataModule, DataSet, Digits, Images
 from ganmnist.duel import Duel, Player, Sample
 from ganmnist.gan import GAN
@@ -78,7 +79,9 @@ def configuration(*overrides: str) -> DictConfig:
     """What the command line would compose."""
     cli.setup()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        return compose("train", list(overrides))
+        config = compose("train", list(overrides))
+    resolve_norm(config)
+    return config
 
 
 class RandomImages(DataSet):

@@ -15,8 +15,8 @@ from ganmnist.paths import conf_dir, held
 
 KEYS = (
     "batch_size, callbacks, checkpoint, data, datamodule, ema, epochs, every, family, folder, gan, "
-    "latent_dim, log_every, logger, lr, metric, metrics, model, objective, optimizer, resume, "
-    "schedule, seed, stabilizer, task, terms, trainer, trust"
+    "latent, latent_dim, log_every, logger, lr, metric, metrics, model, objective, optimizer, "
+    "resume, schedule, seed, stabilizer, task, terms, trainer, trust"
 )
 
 
@@ -30,7 +30,7 @@ MISTAKES = {
     "epochs=ten": "epochs=ten: epochs takes a whole number of at least 1, such as epochs=20.",
     "epochs=1.5": "epochs=1.5: epochs takes a whole number of at least 1, such as epochs=20.",
     "modle=mlp": f"'modle'. Did you mean model? Choose one of {KEYS}.",
-    "gan.latent.dim=50": "is whatever family.latent is, so set that: family.latent.dim=...",
+    "gan.latent.dim=50": "is whatever latent is, so set that: latent.dim=...",
     "gan.generator.widths=[8]": "gan.generator is whatever model.generator is, so set that: ",
     "model=resnet9000": "model=resnet9000: there is no such choice. "
     f"Did you mean resnet? Choose one of {choices('model')}.",
@@ -165,17 +165,25 @@ def test_gpus_that_are_not_there_are_refused_before_data_are_read(
         ("trainer.limit_train_batches=-1", ["limit_train_batches"]),
         ("model.discriminator.channels=3", ["cannot take 64 images of shape (1, 28, 28)"]),
         ("stabilizer=pacgan stabilizer.pacgan.m=3", ["batch of 64 images makes no packs of 3"]),
-        ("objective=wgan_gp", ["choose model.discriminator.norm=layer"]),
+        (
+            "objective=wgan_gp model.discriminator.norm=batch",
+            ["choose model.discriminator.norm=layer"],
+        ),
         (
             "model=mlp objective=wgan stabilizer=spectral_norm",
             ["stabilizer=spectral_norm and model=noisy_mlp out"],
         ),
-        ("stabilizer=spectral_norm", ["choose model.discriminator.norm=none"]),
+        (
+            "stabilizer=spectral_norm model.discriminator.norm=batch",
+            ["choose model.discriminator.norm=none"],
+        ),
         ("objective=wgan penalty=gradient_penalty model=mlp", ["wasserstein and gradient_penalty"]),
         ("objective=hinge stabilizer=label_smoothing", ["objectives.Hinge", "no 'smoothing'"]),
         ("objective=feature_matching ~terms.feature_matching", ["Nothing trains G: choose"]),
         ("schedule=r3gan optimizer=sgd", ["Adam's beta2, which the optimiser does not have"]),
-        ("family.latent.dim=50", ["cannot take its latents", "family.latent"]),
+        ("latent.dim=50", ["cannot take its latents", "change model.generator or latent"]),
+        ("latent=uniform latent.low=2", ["latent.low=2 is not below latent.high=1.0"]),
+        ("optimizer=adam schedule=goodfellow", ["SGD's momentum, and the optimizer has none"]),
         ("penalty=r1 terms.r1.gamma=ten", ["the weight of R1 is ten: choose a number"]),
         ("gan.clip=0", ["gan.clip=0 leaves no gradient"]),
         ("gan.d_steps=0", ["gan.d_steps=0 is no number of steps"]),

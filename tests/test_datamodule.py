@@ -226,3 +226,15 @@ def test_mnist_is_served_with_the_mean_and_deviation_of_the_literature(mnist_roo
     x = to_unit_range(data.train.x).double()
     torch.testing.assert_close(x.mean().item(), 2 * 0.1307 - 1, rtol=0, atol=1e-4)
     torch.testing.assert_close(x.std().item(), 2 * 0.3081, rtol=0, atol=1e-4)
+
+
+def test_a_second_batch_goes_through_all_images_in_another_order() -> None:
+    loader = load(23, 5, second_batch=True)
+    halves = [sample.y.split(5) for chunk in loader for sample in chunk]
+    first, second = (torch.cat(half).tolist() for half in zip(*halves, strict=True))
+    assert first == [i for batch in labels(load(23, 5)) for i in batch]
+    assert len({*second}) == 20
+    assert second != first
+    assert labels(loader) == labels(load(23, 5, second_batch=True))
+    rest = load(23, 5, (0, 2, 2), second_batch=True)
+    assert labels(rest) == labels(loader)[2:]

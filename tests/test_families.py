@@ -12,9 +12,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import RandomImages, configuration, fit, images, small_gan, watch
+from conftest import RandomImages, changed, configuration, fit, images, small_gan, snapshot, watch
 from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from launch import BRIEF, BRIEFLY_MEASURED, launch
 from PIL import Image
@@ -24,7 +23,7 @@ import ganmnist
 from ganmnist import evaluate, generate
 from ganmnist.aae import AAE, Reconstruction
 from ganmnist.auxiliary import AuxiliaryClassifier
-from ganmnist.bigan import BiGAN, BothWays, distances
+from ganmnist.bigan import BiGAN, BothWays, distances, nn_accuracy
 from ganmnist.data import DataModule
 from ganmnist.duel import Duel, Sample
 from ganmnist.errors import UserError
@@ -46,10 +45,11 @@ from ganmnist.objectives import (
     Pearson,
     ReverseKL,
     SquaredHellinger,
+    Wasserstein,
 )
 from ganmnist.paths import conf_dir
 from ganmnist.pixels import to_bytes
-from ganmnist.regularizers import R1, GradientPenalty
+from ganmnist.regularizers import R1, R2, Dragan, GradientPenalty
 from ganmnist.rng import generator_for
 from ganmnist.semisupervised import FewLabels, SemiSupervised
 from ganmnist.train import check_labels, train
@@ -71,7 +71,7 @@ PICTURES = {
 }
 FIGURES = {
     "infogan": {"code_error"},
-    "bigan": {"nn_accuracy", "reconstruction"},
+    "bigan": {*("nn_accuracy_hidden", "nn_accuracy", "nn_accuracy_untrained", "reconstruction")},
     "aae": {"reconstruction"},
     "aae_labels": {"reconstruction"},
     "semisupervised": {"test_error", "test_error_ema"},
@@ -292,6 +292,39 @@ def test_code_error_is_of_the_digit_that_a_category_mostly_is() -> None:
     assert gan.figures(lambda part: [parts[part]]) == {"code_error": 0.5}
 
 
+def with_batch_norm(norm: str = "batch") -> InfoGAN:
+    d = dcgan.Discriminator(widths=[4], kernels=[4, 4], strides=[2, 1], norm=norm)
+    term = MutualInformation(Codes(4, 2, 1), hidden=5)
+    return small_gan(InfoGAN, discriminator=d, latent=term.codes, terms={"information": term})
+
+
+def test_categories_are_read_by_the_statistics_of_the_batch() -> None:
+    """Whatever the running ones are, which mix real and generated images; these stay."""
+    gan, real = with_batch_norm(), images()
+    gan.eval()
+    with torch.no_grad():
+        before = gan.categories(real)
+        for name, buffer in gan.named_buffers():
+            if "running" in name:
+                buffer.copy_(torch.rand_like(buffer) + 1)
+        state = snapshot(gan)
+        assert torch.equal(gan.categories(real), before)
+        gan.train()
+        q = gan.terms["information"]
+        expected = q.guess(gan.discriminator.features(real))[0].argmax(1)
+    assert torch.equal(before, expected)
+    gan.load_state_dict(state)
+    gan.eval()
+    gan.categories(real)
+    assert not changed(state, gan.state_dict())
+    assert not any(module.training for module in gan.modules())
+
+
+def test_q_has_batch_norm_before_its_nonlinearity() -> None:
+    kinds = [type(layer).__name__ for layer in informed().q]
+    assert kinds == ["Linear", "BatchNorm1d", "LeakyReLU", "Linear"]
+
+
 # A few labels
 
 
@@ -336,6 +369,21 @@ def test_a_d_that_knows_all_is_charged_nothing_for_labels() -> None:
         d.last.weight.zero_()
         d.last.bias.copy_(1e3 * F.one_hot(torch.tensor(3), 10))
     assert few.d_loss(Duel(d, images(), images())).item() == 0.0
+
+
+@pytest.mark.parametrize(("known", "batch_size"), [(6, 6), (3, 6), (6, 4), (4, 6)])
+def test_an_update_sees_each_label_as_often_as_can_be(known: int, batch_size: int) -> None:
+    """A batch of the size of all labels sees every one, and none twice."""
+    d, seen = naming(), []
+    few = FewLabels(batch_size=batch_size)
+    few.setup(nn.Identity(), d)
+    few.known = Sample(torch.arange(known).float().view(-1, 1, 1, 1), torch.arange(known))
+    few.classify = lambda features: features
+    d.features = lambda sample: seen.append(sample.x) or torch.zeros(batch_size, 10)
+    few.d_loss(Duel(d, images(), images()))
+    counts = torch.bincount(seen[0].flatten().long(), minlength=known)
+    assert counts.sum() == batch_size
+    assert counts.max() - counts.min() <= 1
 
 
 def test_known_labels_train_d_alone() -> None:
@@ -653,7 +701,7 @@ def test_while_training_details_are_of_real_images() -> None:
 def test_slopes_of_levels_are_those_of_each_logit() -> None:
     d = pyramid.Discriminator(image_size=8, width=4)
     x, y = (torch.randn(2, 1, 8, 12) for _ in range(2))
-    real = Sample(x, y).detach(x_grad=True)
+    real = Sample(x, y).detach(grad=True)
     duel = Duel(d, real, real)
     rows = [torch.autograd.grad(logit, real.x, retain_graph=True)[0] for logit in d(real)]
     assert len(rows) == 6
@@ -970,21 +1018,94 @@ def test_the_plane_is_drawn_by_quantiles_of_the_prior() -> None:
     close(grids["map"][3, 7], real.x[nearest])
 
 
-def test_the_nearest_latent_labels_an_image() -> None:
-    gan = bigan()
-    latents = {6: [[0.0], [0.2], [5.0], [5.2], [9.0], [9.2]], 3: [[0.1], [5.1], [6.0]]}
-    gan.encode = lambda sample: torch.tensor(latents[len(sample.y)]).expand(-1, 4)
+def test_the_nearest_row_labels_an_image() -> None:
+    rows = {6: [[0.0], [0.2], [5.0], [5.2], [9.0], [9.2]], 3: [[0.1], [5.1], [6.0]]}
     labels = [torch.tensor(y) for y in ([1, 1, 2, 2, 3, 3], [1, 2, 3])]
     train, test = ([Sample(torch.zeros(len(y), 1, 8, 8), y)] for y in labels)
-    assert gan.figures({"train": train, "test": test}.get)["nn_accuracy"] == pytest.approx(2 / 3)
+    parts = {"train": train, "test": test}
+    view = lambda sample: torch.tensor(rows[len(sample.y)])  # noqa: E731
+    assert nn_accuracy(view, parts.get) == pytest.approx(2 / 3)
+    # Of the first two training images alone, all test images are named 1.
+    assert nn_accuracy(view, parts.get, n=2) == pytest.approx(1 / 3)
+
+
+def test_encoders_are_measured_by_hidden_layers_latents_and_before_training() -> None:
+    """Three views, told apart by features that hold the label, the negative one or nothing."""
+    gan = bigan()
+    y = torch.arange(10).float()
+
+    def labelled(sample: Sample) -> torch.Tensor:
+        return sample.x.flatten(1)[:, :1]
+
+    gan.encoder.features = labelled
+    gan.encoder.forward = lambda sample: -labelled(sample)
+    gan.untrained.features = lambda sample: 0 * labelled(sample)
+    real = [Sample(y.view(-1, 1, 1, 1).expand(-1, 1, 8, 8), y.long())]
+    gan.reconstruct = lambda sample: sample.x
+    assert gan.figures(lambda part: real) == {
+        "nn_accuracy_hidden": 1.0,
+        "nn_accuracy": 1.0,
+        "nn_accuracy_untrained": 0.1,
+        "reconstruction": 0.0,
+    }
+
+
+def test_the_untrained_encoder_stays_as_it_was() -> None:
+    gan = bigan()
+    before = snapshot(gan.untrained)
+    assert not changed(before, gan.encoder.state_dict())
+    fit(gan, batches=2)
+    assert not changed(before, gan.untrained.state_dict())
+    assert changed(before, gan.encoder.state_dict())
+    ids = {id(p) for parameters in gan.parameters_of.values() for p in parameters}
+    assert not ids & {id(p) for p in gan.untrained.parameters()}
+
+
+def test_a_bounded_encoder_is_a_scaled_sigmoid() -> None:
+    encoder = encoders.Encoder(d_for_8x8(), 4, bounded=True).eval()
+    sample = images()
+    close(encoder(sample), (encoder.last(encoder.features(sample)) / 2).tanh())
+
+
+def test_the_latent_joins_the_second_hidden_layer_of_d() -> None:
+    body = mlp.Discriminator(image_size=8, widths=[6], slope=0.2, dropout=0.0)
+    d = encoders.Joint(body, 4, hidden=5, norm="batch")
+    assert not d.singly
+    sample = images()._replace(z=torch.randn(8, 4))
+    linear = nn.functional.linear
+    first = body.layers[1]
+    h = F.leaky_relu(linear(sample.x.flatten(1), first.weight, first.bias), 0.2)
+    h = linear(torch.cat([h, sample.z], 1), d.join[0].weight, d.join[0].bias)
+    h = (h - h.mean(0)) / (h.var(0, unbiased=False) + 1e-5).sqrt()
+    close(d(sample), linear(F.leaky_relu(h, 0.2), d.last.weight, d.last.bias).flatten())
+    with pytest.raises(ValueError, match=r"discriminator\.norm=layer"):
+        encoders.Joint(body, 4, norm="layer")
+
+
+@pytest.mark.parametrize("penalty", [R1(1.0), R2(1.0), GradientPenalty(10.0), Dragan(10.0)])
+def test_penalties_of_a_bigan_hold_the_gradient_of_the_pair(penalty) -> None:
+    """With W-GAN's loss, |grad z| grew without a bound where the penalty was on x alone."""
+    body = partial(dcgan.Discriminator, widths=[4], kernels=[4, 4], strides=[2, 1], norm="none")
+    gan = bigan(
+        encoder=encoders.Encoder(body(), 4),
+        discriminator=encoders.Joint(body(), 4, hidden=8),
+        objective=BothWays(Wasserstein(clip=None)),
+        terms={"it": penalty},
+    )
+    gan.discriminator.train()
+    sides = (images()._replace(z=torch.randn(8, 4)).detach(grad=True) for _ in range(2))
+    duel = Duel(gan.discriminator, *sides)
+    (slope,) = torch.autograd.grad(penalty.d_loss(duel), gan.discriminator.join[0].weight)
+    assert slope[:, -4:].any()  # the weights on the latent
 
 
 @pytest.mark.parametrize("penalty", ["r1", "r2", "gradient_penalty", "dragan"])
-def test_slopes_at_images_are_refused_where_d_sees_none(penalty: str) -> None:
-    words = ("folder=here", "data=digits", "family=aae", f"penalty={penalty}")
-    with pytest.raises(InstantiationException) as refused:
-        instantiate(configuration(*words).gan)
-    assert "this D sees latents alone: choose penalty=none" in str(refused.value.__cause__)
+def test_penalties_of_an_autoencoder_are_on_latents(
+    penalty: str, data_root: Path, tmp_path: Path
+) -> None:
+    train(configuration(f"folder={tmp_path}", *BRIEF, "family=aae", f"penalty={penalty}"))
+    row = json.loads((tmp_path / "summary.json").read_text())["scalars"]
+    assert row[f"epoch/d/{penalty}"] > 0
 
 
 # The tools

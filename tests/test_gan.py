@@ -19,9 +19,10 @@ from ganmnist.data import DataModule
 from ganmnist.duel import Duel, Player, Sample, Term
 from ganmnist.errors import UserError
 from ganmnist.gan import GAN
-from ganmnist.networks import mlp
-from ganmnist.objectives import BCE
+from ganmnist.networks import mlp, noisy
+from ganmnist.objectives import BCE, RelativisticPairing
 from ganmnist.passes import frozen
+from ganmnist.regularizers import HistoricalAverage
 from ganmnist.rng import generator_for, seed_for
 
 fresh_or_not = pytest.mark.parametrize("fresh_fakes", [False, True], ids=["same", "fresh"])
@@ -432,6 +433,58 @@ def test_d_may_move_several_times_before_g_answers() -> None:
         *((1, "d"), (2, "d"), (3, "d"), (3, "g")),
         *((4, "d"), (5, "d"), (6, "d"), (6, "g"), (7, "d")),
     ]
+
+
+def test_g_may_compare_with_a_second_batch() -> None:
+    """D sees the first half of a batch and G's loss the second."""
+
+    class Noted(RelativisticPairing):
+        def __init__(self) -> None:
+            super().__init__()
+            self.seen: dict[str, list[Tensor]] = {"d": [], "g": []}
+
+        def d_loss(self, duel: Duel) -> Tensor:
+            self.seen["d"].append(duel.real.x)
+            return super().d_loss(duel)
+
+        def g_loss(self, duel: Duel) -> Tensor:
+            self.seen["g"].append(duel.real.x)
+            return super().g_loss(duel)
+
+    objective = Noted()
+    gan = small_gan(objective=objective, second_batch=True)
+    data = DataModule(RandomImages(19), 4, second_batch=True)
+    quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar"), False)
+    trainer = L.Trainer(max_epochs=1, accelerator="cpu", enable_model_summary=False, **quiet)
+    trainer.fit(gan, datamodule=data)
+    assert [len(x) for x in (*objective.seen["d"], *objective.seen["g"])] == [4] * 8
+    of_d, of_g = torch.cat(objective.seen["d"]), torch.cat(objective.seen["g"])
+    assert not torch.equal(of_d, of_g)
+    for x in (of_d, of_g):  # each goes through different images
+        assert len(x.flatten(1).unique(dim=0)) == 16
+
+
+def test_data_may_set_parameters_before_training() -> None:
+    """G's output by the mean image, D by the first batch, and the averages start from both."""
+    history = HistoricalAverage()
+    gan = small_gan(
+        generator=mlp.Generator(4, image_size=8, widths=[], mean_bias=True, dropout=0.0),
+        discriminator=noisy.Discriminator(image_size=8, widths=[6]),
+        ema=0.9,
+        terms={"history": history},
+    )
+    before = snapshot(gan)
+    gan.initialize(images, 8)
+    set_by_data = changed(before, snapshot(gan))
+    assert {"generator.layers.0.bias", "discriminator.last.1.bias"} <= set_by_data
+    assert_same_bits(gan.ema.network, gan.generator)
+    assert_same_bits(history.past["d"], gan.discriminator)
+    assert_same_bits(history.past["g"], gan.generator)
+    once = snapshot(gan)
+    gan.load_state_dict(before)
+    torch.manual_seed(1)
+    gan.initialize(images, 8)
+    assert changed(once, snapshot(gan)) == set()  # whatever else has been drawn before
 
 
 @fresh_or_not

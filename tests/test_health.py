@@ -3,27 +3,33 @@
 import json
 import logging
 import math
+import re
 from pathlib import Path
 from types import SimpleNamespace
 
+import lightning as L
 import pytest
 import torch
 from conftest import configuration, fit, small_gan
+from hydra.utils import instantiate
 from launch import BRIEF
+from torch import Tensor
 
-from ganmnist.callbacks import Health, LastCheckpoint
+from ganmnist.callbacks import Health, LastCheckpoint, Scalars
 from ganmnist.duel import Sample
 from ganmnist.errors import UserError
 from ganmnist.gan import GAN
+from ganmnist.networks import dcgan
+from ganmnist.paths import conf_dir
 from ganmnist.train import train
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
 def test_a_loss_that_is_no_number_ends_the_run(value: float) -> None:
-    health = Health()
-    health.look_at({7: {"train/d/loss": 1.0, "train/g/loss": 2.0}})
+    health, gan = Health(), small_gan()
+    health.look_at({7: {"train/d/loss": 1.0, "train/g/loss": 2.0}}, gan)
     with pytest.raises(UserError, match=r"train/g/loss is -?(nan|inf) at batch 1,234"):
-        health.look_at({1233: {"train/g/loss": 1.0}, 1234: {"train/g/loss": value}})
+        health.look_at({1233: {"train/g/loss": 1.0}, 1234: {"train/g/loss": value}}, gan)
 
 
 def test_a_diverged_run_stops_and_keeps_its_last_finite_checkpoint(
@@ -112,3 +118,184 @@ def test_a_coverage_that_halves_is_collapse(caplog: pytest.LogCaptureFixture) ->
         assert epoch_with(caplog, health, **{name: value}) == []
     [said] = epoch_with(caplog, health, **{name: 0.24})
     assert "near 24% of the real ones, after 50%: mode collapse" in said
+
+
+OBJECTIVES = sorted(path.stem for path in (conf_dir() / "objective").glob("*.yaml"))
+# With these, D's loss is constant once D is certain; with minimax, G's loss is too.
+SATURATING = {"bce", "bce_logits", "dragan", "feature_matching", "fgan_hellinger", "fgan_js"}
+SATURATING |= {"hinge", "minimax", "ragan", "rpgan", "rpgan_r1r2"}
+ROWS = 20  # a patience that keeps the tests short
+
+
+class Constant(dcgan.Discriminator):
+    """A discriminator whose logits are 0 and have no gradient."""
+
+    def score(self, features: Tensor, sample: Sample) -> Tensor:
+        return 0 * super().score(features, sample)
+
+
+class Certain(dcgan.Discriminator):
+    """A discriminator that is always right: its logits are far above 0 or far below."""
+
+    def score(self, features: Tensor, sample: Sample) -> Tensor:
+        return super().score(features, sample) + (50.0 if sample.z is None else -50.0)
+
+
+class QuietScalars(Scalars):
+    """Draws no losses.png."""
+
+    def draw(self, trainer: L.Trainer, gan: GAN) -> None: ...
+
+
+def gan_with(objective: str, discriminator: type[dcgan.Discriminator], **parts: object) -> GAN:
+    """A small GAN with an objective of conf/ and its penalties."""
+    config = configuration("data=digits", f"objective={objective}", "lr=1e-3")
+    network = discriminator(widths=[4], kernels=[4, 4], strides=[2, 1], norm="none")
+    network.singly = False  # real and generated images take separate passes
+    losses = {"objective": instantiate(config.objective), "terms": instantiate(config.terms)}
+    return small_gan(discriminator=network, **losses, **parts)
+
+
+def stuck(
+    caplog: pytest.LogCaptureFixture, gan: GAN, batches: int = 2 * ROWS + 1, log_every: int = ROWS
+) -> list[tuple[str, int]]:
+    """The networks that a training warns of, each with the batch of the warning."""
+    caplog.clear()
+    callbacks = [QuietScalars(".", log_every, 10**6), Health(patience=ROWS)]
+    with caplog.at_level(logging.WARNING, "ganmnist"):
+        fit(gan, batches, callbacks=callbacks, intervals=[log_every])
+    return networks_in(caplog)
+
+
+def networks_in(caplog: pytest.LogCaptureFixture) -> list[tuple[str, int]]:
+    found = [
+        re.match(r"Batches [\d,]+ to ([\d,]+): .* of ([DG]) ", record.getMessage())
+        for record in caplog.records
+        if record.name == "ganmnist.callbacks.health"
+    ]
+    return [(match[2], int(match[1].replace(",", ""))) for match in found if match]
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_networks_without_a_gradient_are_reported_once(
+    objective: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    expected = [("D", ROWS)]
+    if objective != "feature_matching":  # there G learns from features, not from logits
+        expected.append(("G", ROWS))
+    assert stuck(caplog, gan_with(objective, Constant)) == expected
+
+
+@pytest.mark.parametrize("objective", sorted(SATURATING))
+def test_a_loss_at_its_bound_is_reported_once(
+    objective: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """This includes objectives with a penalty, which has a gradient of its own."""
+    expected = [("D", ROWS)]
+    if objective == "minimax":
+        expected.append(("G", ROWS))
+    found = stuck(caplog, gan_with(objective, Certain))
+    if objective == "rpgan_r1r2":  # the penalties flatten this D, and G then has no gradient either
+        found = [warning for warning in found if warning[0] == "D"]
+    assert found == expected
+
+
+@pytest.mark.parametrize(
+    "settings", [{"d_steps": 2}, {"accumulate": 2}, {"fresh_fakes": True}, {"g_steps": 2}]
+)
+@pytest.mark.parametrize("log_every", [1, 7])
+def test_rare_updates_and_short_windows_are_seen_too(
+    settings: dict[str, int], log_every: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    found = stuck(caplog, gan_with("lsgan", Constant, **settings), 3 * ROWS, log_every)
+    assert sorted(name for name, _ in found) == ["D", "G"]
+
+
+def test_a_zero_gradient_is_reported_where_the_loss_varies(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """G has no gradient from a D that only its own bias moves."""
+    gan = gan_with("lsgan", Constant)
+    bias = torch.nn.Parameter(torch.tensor(3.0))
+    gan.discriminator.bias = bias
+    gan.discriminator.score = lambda features, sample: 0 * features.sum(1) + bias
+    assert stuck(caplog, gan) == [("G", 2 * ROWS)]
+
+
+def test_fewer_batches_than_the_patience_are_not_reported(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    assert stuck(caplog, gan_with("bce", Constant), ROWS - 1, log_every=1) == []
+
+
+def test_a_network_that_recovers_may_be_reported_again(caplog: pytest.LogCaptureFixture) -> None:
+    health, gan = Health(patience=ROWS), gan_with("bce", Constant)
+    first, second = ([*range(n * ROWS + 1, (n + 1) * ROWS + 1)] for n in (0, 2))
+    with caplog.at_level(logging.WARNING, "ganmnist"):
+        health.look_at({step: {"train/d/loss": 100.0} for step in first}, gan)
+        resumed = Health(patience=ROWS)
+        resumed.load_state_dict(health.state_dict())
+        resumed.look_at({ROWS + 1: {"train/d/loss": 100.0}}, gan)
+        assert networks_in(caplog) == [("D", ROWS)]
+        for p in gan.parameters_of["d"]:
+            p.grad = torch.ones_like(p)
+        resumed.look_at({step: {"train/d/loss": 1 / step} for step in range(22, 41)}, gan)
+        resumed.look_at({step: {"train/d/loss": 100.0} for step in second}, gan)
+    assert networks_in(caplog) == [("D", ROWS), ("D", 3 * ROWS)]
+
+
+def test_tiny_losses_of_a_clipped_critic_are_not_constant(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    health, gan = Health(patience=ROWS), gan_with("wgan", Constant)
+    for p in gan.parameters():
+        p.grad = torch.ones_like(p)
+    rows = {
+        step: {"train/d/loss": 1e-9 * step, "train/d/real_logit": 1e-4, "train/d/fake_logit": 1e-4}
+        for step in range(1, 3 * ROWS)
+    }
+    with caplog.at_level(logging.WARNING, "ganmnist"):
+        health.look_at(rows, gan)
+    assert networks_in(caplog) == []
+
+
+SHORT = ("data=digits", "experiment=quick", "trainer=cpu", "metrics=none", "epochs=1")
+SHORT += (
+    "batch_size=16",
+    "~callbacks.samples",
+    "callbacks.health.patience=20",
+    "every=20",
+    "log_every=20",
+)
+
+
+@pytest.mark.parametrize(
+    "objective", ["bce", "hinge", "wgan_gp", "lsgan", "rpgan", "feature_matching"]
+)
+def test_a_healthy_run_has_no_warning(
+    objective: str,
+    tmp_path: Path,
+    data_root: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("ganmnist.train.write_report", lambda folder: None)
+    monkeypatch.setattr(Scalars, "draw", QuietScalars.draw)
+    how = [f"objective={objective}", "trainer.limit_train_batches=40"]
+    if objective == "wgan_gp":  # which refuses batch norm
+        how.append("model.discriminator.norm=layer")
+    train(configuration(f"folder={tmp_path}", *SHORT, *how))
+    assert networks_in(caplog) == []
+
+
+def test_a_stuck_run_has_the_warning_in_its_log(
+    tmp_path: Path, data_root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A huge lr drives the logits of objective=bce to where the sigmoid has no gradient."""
+    how = ("lr=1", "model.discriminator.norm=none", "trainer.limit_train_batches=40")
+    train(configuration(f"folder={tmp_path}", *SHORT, "objective=bce", *how))
+    messages = [record.getMessage() for record in caplog.records]
+    [of_d] = [message for message in messages if " of D " in message]
+    assert "the loss of D stays at 100.000 and its gradient is 0" in of_d
+    assert "objective=bce_logits" in of_d
+    assert {name for name, _ in networks_in(caplog)} == {"D", "G"}

@@ -31,6 +31,7 @@ from ganmnist.metrics import (
 from ganmnist.metrics.fid import frechet_distance
 from ganmnist.metrics.inception import InceptionFID
 from ganmnist.metrics.neighbours import BLOCK, nearest, radii
+from ganmnist.metrics.parzen import GRIDS
 from ganmnist.rng import generator_for
 
 ODD = 2 * BLOCK + 7  # rows that fill no whole number of blocks
@@ -483,11 +484,16 @@ def test_the_width_of_a_window_is_the_root_mean_square_of_what_it_is_chosen_by()
     """One generated image, 0.2 from four pixels of each training image, 0.4 from the test's."""
     parts = real(validation=grey(151, 49), test=grey(202, 202))
     figures = Parzen()(grey(100), parts)
-    (at,) = {s for s in Parzen.sigmas.tolist() if abs(math.log10(s / 0.2)) <= 1 / 80}
-    assert figures["parzen_sigma"] == at
-    expected = -4 * 0.4**2 / (2 * at**2) - 4 / 2 * math.log(2 * math.pi * at**2)
-    torch.testing.assert_close(figures["parzen"], expected)
-    assert figures["parzen_error"] == 0.0
+    (nearest,) = {s for s in GRIDS["parzen_fine"].tolist() if abs(math.log10(s / 0.2)) <= 1 / 80}
+    for name, at in (("parzen", 10 ** (-6 / 9)), ("parzen_fine", nearest)):
+        assert figures[f"{name}_sigma"] == pytest.approx(at, rel=1e-12)
+        expected = -4 * 0.4**2 / (2 * at**2) - 4 / 2 * math.log(2 * math.pi * at**2)
+        torch.testing.assert_close(figures[name], expected)
+        assert figures[f"{name}_error"] == 0.0
+
+
+def test_the_grid_of_the_authors_has_ten_values() -> None:
+    assert GRIDS["parzen"].tolist() == pytest.approx([10 ** (k / 9 - 1) for k in range(10)])
 
 
 def test_windows_are_a_mixture_of_all_generated_images() -> None:
@@ -500,13 +506,15 @@ def test_windows_are_a_mixture_of_all_generated_images() -> None:
         window = torch.distributions.Normal(y.double() / 255, sigma)
         return window.log_prob(x[:n, None].double() / 255).exp().mean(1).log()
 
-    best = max(Parzen.sigmas.tolist(), key=lambda s: likelihoods(s, 10).mean().item())
-    nats = likelihoods(best, 7)
-    expected = {
-        "parzen": nats.mean().item(),
-        "parzen_error": nats.std().item() / math.sqrt(7),
-        "parzen_sigma": best,
-    }
+    expected = {}
+    for name, grid in GRIDS.items():
+        best = max(grid.tolist(), key=lambda s: likelihoods(s, 10).mean().item())
+        nats = likelihoods(best, 7)
+        expected |= {
+            name: nats.mean().item(),
+            f"{name}_error": nats.std().item() / math.sqrt(7),
+            f"{name}_sigma": best,
+        }
     assert figures == pytest.approx(expected, rel=1e-12)
     with pytest.raises(ValueError, match="chosen_by=0"):
         Parzen(chosen_by=0)

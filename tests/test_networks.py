@@ -3,17 +3,18 @@
 import math
 from collections.abc import Iterator
 from copy import deepcopy
-from functools import cache, partial
+from functools import cache
 
 import pytest
 import torch
 import torch.nn.functional as F
-from conftest import configuration
+from conftest import changed, configuration, snapshot
 from hydra.utils import instantiate
-from torch import nn
+from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
 from ganmnist.duel import Sample
+from ganmnist.initialization import init_from_data
 from ganmnist.networks import dcgan, mlp, noisy
 from ganmnist.networks.base import NORMS, channels_last
 from ganmnist.networks.perceptron import Dropout
@@ -305,20 +306,89 @@ def test_lists_that_do_not_fit_together_are_refused(network: type, wrong: str) -
         network(**lists)
 
 
-def test_noisy_layers_begin_with_variance_1() -> None:
-    """Images of MNIST's mean square, through layers of 4,000 units, so that means are near."""
-    torch.manual_seed(0)
-    d = noisy.Discriminator(widths=[4000, 4000])
-    pixels = math.sqrt(3 * noisy.OF_DIGITS) * torch.rand(500, 1, 28, 28)  # E u^2 = 1/3
-    close = partial(torch.testing.assert_close, atol=0.05, rtol=0)
-    x = pixels
-    variances = []
-    for layer in d.layers:
-        x = layer(x)
-        if isinstance(layer, nn.Linear):
-            variances.append(x.square().mean())
-    close(torch.stack(variances), torch.ones(2))
-    close(d.features(Sample(2 * pixels - 1)).square().mean(), x.square().mean())
+def test_the_first_batch_gives_noisy_layers_mean_0_and_variance_1() -> None:
+    """Of every unit, over the very batch and the very noise that set them."""
+    d = noisy.Discriminator(widths=[40, 30])
+    sample = Sample(torch.rand(500, 1, 28, 28) * 2 - 1)
+    units: list[Tensor] = []
+    for layer in d.modules():
+        if isinstance(layer, noisy.WeightNorm):
+            layer.register_forward_hook(lambda layer, inputs, output: units.append(output))
+    init_from_data(d, lambda: d(sample))
+    assert [x.shape[1] for x in units] == [40, 30, 1]
+    for x in units:
+        std, mean = torch.std_mean(x, 0, unbiased=False)
+        torch.testing.assert_close(mean, torch.zeros_like(mean), atol=1e-5, rtol=0)
+        torch.testing.assert_close(std, torch.ones_like(std))
+
+
+def test_data_sets_nothing_where_no_layer_asks_for_it() -> None:
+    d = dcgan.Discriminator()
+    before = snapshot(d)
+    init_from_data(d, lambda: d(Sample(torch.rand(4, 1, 28, 28))))
+    assert not changed(before, d.state_dict())  # batch norm's statistics neither
+
+
+def test_batch_norm_of_the_noisy_generator_has_no_scale_to_train() -> None:
+    g, _ = build("noisy_mlp")
+    norms = [layer for layer in g.modules() if isinstance(layer, nn.BatchNorm1d)]
+    trained = [(norm.weight.requires_grad, norm.bias.requires_grad) for norm in norms]
+    assert trained == [(False, True)] * 2
+
+
+def test_maxout_is_the_maximum_of_linear_functions() -> None:
+    layer = mlp.Maxout(3, 4, pieces=5)
+    x = torch.randn(6, 3)
+    w, b = layer.linear.weight.view(4, 5, 3), layer.linear.bias.view(4, 5)
+    expected = (torch.einsum("bi,opi->bop", x, w) + b).max(2).values
+    torch.testing.assert_close(layer(x), expected)
+
+
+def test_a_maxout_discriminator_has_no_other_nonlinearity() -> None:
+    d = mlp.Discriminator(widths=[7, 5], pieces=3, dropout=0.5, input_dropout=0.2)
+    kinds = [type(layer).__name__ for layer in d.layers]
+    assert kinds == ["Flatten", "Maxout", "Dropout", "Maxout", "Dropout"]
+    with pytest.raises(ValueError, match="pieces=0"):
+        mlp.Discriminator(pieces=0)
+
+
+def test_dropped_pixels_are_black() -> None:
+    d = mlp.Discriminator(widths=[], input_dropout=0.25)
+    x = Sample(torch.ones(4, 1, 28, 28))
+    shown = d.features(x)
+    torch.testing.assert_close(shown.unique(), torch.tensor([0.0, 4 / 3]))  # pixels in [0, 1]
+    assert torch.equal(d.eval().features(x), torch.ones(4, 784))
+
+
+@pytest.mark.parametrize("output", mlp.OUTPUTS)
+def test_generators_may_begin_at_the_mean_image(output: str) -> None:
+    g = mlp.Generator(3, widths=[], output=output, mean_bias=True, dropout=0.0)
+    x = torch.rand(20, 1, 28, 28) * 1.8 - 0.9
+    g.init_from_images(x)
+    torch.testing.assert_close(g(torch.zeros(1, 3))[0], x.mean(0))
+    plain = mlp.Generator(3, widths=[], output=output)
+    before = snapshot(plain)
+    plain.init_from_images(x)
+    assert not changed(before, plain.state_dict())
+
+
+def test_perceptrons_may_begin_with_uniform_weights() -> None:
+    g = mlp.Generator(100, widths=[300], init_bound=0.05)
+    assert not any(p.any() for name, p in g.named_parameters() if name.endswith("bias"))
+    for w in (p for name, p in g.named_parameters() if name.endswith("weight")):
+        assert w.abs().max() <= 0.05
+        # The variance of a uniform number is bound^2 / 3; five standard errors.
+        assert w.var().item() == pytest.approx(0.05**2 / 3, rel=5 * (0.8 / w.numel()) ** 0.5)
+
+
+def test_batch_norm_in_perceptrons_stands_before_the_nonlinearity() -> None:
+    d = mlp.Discriminator(widths=[7, 5], norm="batch", first_norm=False, dropout=0.0)
+    kinds = [type(layer).__name__ for layer in d.layers]
+    first = ["Linear", "LeakyReLU", "Dropout"]
+    assert kinds == ["Flatten", *first, "Linear", "BatchNorm1d", "LeakyReLU", "Dropout"]
+    assert not d.singly
+    with pytest.raises(ValueError, match="norm=layer"):
+        mlp.Discriminator(norm="layer")
 
 
 def test_noise_is_of_training_alone() -> None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ganmnist.duel import Clock, Duel, Sample, Term
 from ganmnist.networks import dcgan
 from ganmnist.networks.base import Discriminator
+from ganmnist.networks.encoders import Latent
 from ganmnist.networks.stabilizers import Packed
 from ganmnist.objectives import BCE, OnlyD, Wasserstein
 from ganmnist.regularizers import (
@@ -48,7 +49,7 @@ class Quadratic(Linear):
 
 
 def duel_before(discriminator: Discriminator, n: int = 8) -> Duel:
-    real, fake = (images(n).detach(x_grad=True) for _ in range(2))
+    real, fake = (images(n).detach(grad=True) for _ in range(2))
     return Duel(discriminator, real, fake)
 
 
@@ -90,8 +91,7 @@ def test_r1_looks_at_real_images_and_r2_at_generated_ones() -> None:
 
 def test_the_gradient_penalty_looks_between_real_and_generated_images() -> None:
     real, fake = torch.full((500, 1, 8, 8), 0.5), torch.full((500, 1, 8, 8), -0.5)
-    duel = Duel(Quadratic(), Sample(real), Sample(fake))
-    y = GradientPenalty().points(duel)
+    y = GradientPenalty().points({"x": real}, {"x": fake})["x"]
     shares = (y - fake).flatten(1) / 1.0
     assert torch.equal(shares, shares[:, :1].expand(-1, 64))  # one share an image
     assert 0 <= shares.min() < 0.02
@@ -103,11 +103,63 @@ def test_the_gradient_penalty_looks_between_real_and_generated_images() -> None:
 def test_dragan_looks_around_real_images() -> None:
     duel = duel_before(Quadratic(), n=200)
     x = duel.real.x
-    steps = (Dragan().points(duel) - x).detach() / (x.std() / 2)
+    y = Dragan().points({"x": x}, {})["x"]
+    steps = (y - x).detach() / (x.std() / 2)
     assert steps.min() >= -1e-6
     assert 0.8 < steps.max() <= 1 + 1e-6
     # The product of two independent uniform numbers has the mean 1/4.
     assert abs(steps.mean() - 0.25) < 5 * math.sqrt(7 / 144 / 200)
+
+
+class PairQuadratic(Discriminator):
+    """a . x + |z|^2 / 2, whose gradient is (a, z)."""
+
+    sees = frozenset("xz")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.n_features = 68
+        self.a = nn.Parameter(torch.randn(64) / 8)
+
+    def features(self, sample: Sample) -> Tensor:
+        return torch.cat([sample.x.flatten(1), sample.z], 1)
+
+    def score(self, features: Tensor, sample: Sample) -> Tensor:
+        x, z = features.split([64, 4], 1)
+        return x @ self.a + z.square().sum(1) / 2
+
+
+def pairs(n: int = 8) -> Sample:
+    return images(n)._replace(z=torch.randn(n, 4)).detach(grad=True)
+
+
+def test_the_norm_is_over_image_and_latent_where_d_judges_both() -> None:
+    """The squared norm of the gradient of a . x + |z|^2 / 2 is |a|^2 + |z|^2."""
+    d = PairQuadratic()
+    duel = Duel(d, pairs(), pairs())
+    for penalty, z in ((R1(2.0), duel.real.z), (R2(2.0), duel.fake.z)):
+        expected = d.a.square().sum() + z.square().sum(1).mean()
+        torch.testing.assert_close(penalty.d_loss(duel), expected)
+    same = pairs()
+    loss = GradientPenalty(weight=1.0).d_loss(Duel(d, same, same))  # every point is the pair itself
+    norms = (d.a.square().sum() + same.z.square().sum(1)).sqrt()
+    torch.testing.assert_close(loss, (norms - 1).square().mean())
+
+
+def test_image_and_latent_of_a_point_have_the_same_share() -> None:
+    zeros = {"x": torch.zeros(50, 1, 8, 8), "z": torch.zeros(50, 4)}
+    ones = {name: torch.ones_like(value) for name, value in zeros.items()}
+    points = GradientPenalty().points(ones, zeros)
+    assert torch.equal(points["x"].flatten(1)[:, :4], points["z"])
+    assert len(points["z"][:, 0].unique()) == 50
+
+
+@pytest.mark.parametrize("penalty", [R1(2.0), R2(2.0), GradientPenalty(1.0), Dragan(1.0)])
+def test_a_discriminator_of_latents_has_its_gradient_there(penalty: Penalty) -> None:
+    d = Latent(4, widths=[])
+    w = d.last.weight.square().sum()
+    expected = w if isinstance(penalty, R1 | R2) else (w.sqrt() - 1).square()
+    torch.testing.assert_close(penalty.d_loss(Duel(d, pairs(), pairs())), expected)
 
 
 def test_a_pack_is_one_image() -> None:

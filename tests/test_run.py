@@ -26,6 +26,7 @@ from tensorboard.plugins.hparams import plugin_data_pb2
 
 from ganmnist.data import Digits
 from ganmnist.duel import Duel, Player
+from ganmnist.environment import cpu_model, describe
 from ganmnist.files import whole, write_json
 from ganmnist.gan import GAN
 from ganmnist.metrics import PRDC
@@ -253,9 +254,50 @@ def test_env_names_the_data_that_were_used(run: Path, digits_root: Path) -> None
     digits = Digits(digits_root)
     digits.load()
     assert environment["data"] == {"name": "digits", "checksum": digits.checksum}
-    assert environment["device"]["type"] == "cpu"
+    assert environment["device"] == {"type": "cpu", "name": cpu_model()}
+    assert environment["cpus"] == [cpu_model()]
     assert environment["packages"]["torch"] == torch.__version__.partition("+")[0]
     assert {"git", "ganmnist", "python", "command"} <= environment.keys()
+
+
+def test_cpu_model_is_read_from_cpuinfo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    cpuinfo = tmp_path / "cpuinfo"
+    cpuinfo.write_text("processor\t: 0\nmodel\t\t: 85\nmodel name\t: Fast(R)  CPU @ 2.50GHz\n")
+    assert cpu_model(cpuinfo) == "Fast(R) CPU @ 2.50GHz"
+    monkeypatch.setattr("platform.processor", lambda: "")
+    monkeypatch.setattr("platform.machine", lambda: "arm64")
+    monkeypatch.setattr(sys, "platform", "linux")
+    cpuinfo.write_text("processor\t: 0\nmodel name\t:\nBogoMIPS\t: 50.00\n")
+    assert cpu_model(cpuinfo) == "arm64"
+    assert cpu_model(tmp_path / "missing") == "arm64"
+
+
+@pytest.mark.parametrize(
+    ("earlier", "cpus"),
+    [
+        ('{"cpus": ["old"]}', ["old", "new"]),
+        ('{"cpus": ["new", "old"]}', ["new", "old"]),
+        ('{"cpus": null}', ["new"]),
+        ("{}", ["new"]),
+        ("damaged", ["new"]),
+    ],
+)
+def test_a_resumed_run_lists_all_its_cpus(
+    earlier: str, cpus: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("ganmnist.environment.cpu_model", lambda: "new")
+    (tmp_path / "env.json").write_text(earlier)
+    file = tmp_path / "env.json"
+    assert describe(torch.device("cpu"), "mnist", "0", file)["cpus"] == cpus
+    assert describe(torch.device("cpu"), "mnist", "0")["cpus"] == ["new"]
+
+
+def test_resume_keeps_the_cpus_in_env(start: Start, runs: Path) -> None:
+    start("moved", "epochs=1")
+    file = runs / "moved/env.json"
+    write_json(file, read(file) | {"cpus": ["old"]})
+    start("moved", f"resume={runs / 'moved'}", "epochs=2")
+    assert read(file)["cpus"] == ["old", cpu_model()]
 
 
 def test_log_has_a_line_an_interval(run: Path) -> None:

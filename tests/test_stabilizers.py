@@ -8,7 +8,8 @@ import torch
 from conftest import changed, fit, images, small_gan, snapshot, watch
 from torch import Tensor, nn
 
-from ganmnist.duel import Clock, Sample
+from ganmnist.duel import Clock, Duel, Sample
+from ganmnist.initialization import init_from_data
 from ganmnist.networks import dcgan, mlp, r3gan
 from ganmnist.networks.base import NORMS, Discriminator
 from ganmnist.networks.stabilizers import (
@@ -21,7 +22,7 @@ from ganmnist.networks.stabilizers import (
     cut_out,
     translate,
 )
-from ganmnist.objectives import Wasserstein
+from ganmnist.objectives import BCE, Wasserstein
 from ganmnist.schedules import Linear
 
 
@@ -196,10 +197,16 @@ def test_cutout_leaves_a_square_hole_somewhere() -> None:
     holes = cut == -1
     assert torch.equal(holes[:, 0], holes[:, 1])  # all channels
     assert torch.equal(cut[~holes], x[~holes])
-    sizes = holes[:, 0].flatten(1).sum(1)
-    assert set(sizes.tolist()) == {1, 2, 4}  # 2 by 2, or what of it lies inside
     assert holes.any(0).all()  # anywhere
     assert torch.equal(cut_out(x, 0.0), x)
+
+
+@pytest.mark.parametrize("size", [2, 3, 4])
+def test_the_centre_of_a_hole_is_in_the_image(size: int) -> None:
+    """So at least half of an even side lies inside, and the larger half of an odd one."""
+    holes = cut_out(torch.rand(2000, 1, 8, 8), size / 8)[:, 0] == -1
+    for sides in (holes.any(1).sum(1), holes.any(2).sum(1)):
+        assert set(sides.tolist()) == {*range((size + 1) // 2, size + 1)}
 
 
 def test_augmentations_pass_gradients_back() -> None:
@@ -233,13 +240,29 @@ def test_a_pack_shows_its_images_as_channels() -> None:
 
 
 def test_minibatch_std_adds_its_share_of_a_last_linear_layer() -> None:
-    wrapped = MinibatchStd(Seeing())
+    wrapped = MinibatchStd(Seeing(), group_size=8)
     sample = images()
     h = sample.x.flatten(1)
     std = h.std(0, unbiased=False).mean()
     joined = torch.cat([h, std.expand(len(h), 1)], 1)
     weights = torch.cat([torch.full((64,), 1 / 64), wrapped.weight.weight.flatten()])
     torch.testing.assert_close(wrapped(sample), joined @ weights)
+
+
+def test_minibatch_std_is_of_groups_of_four() -> None:
+    """Karras et al.'s groups: of 8 images, every second."""
+    h = images().x.flatten(1)
+    found = MinibatchStd(Seeing()).std(h).flatten()
+    for start in (0, 1):
+        group = [start, start + 2, start + 4, start + 6]
+        expected = h[group].std(0, unbiased=False).mean()
+        torch.testing.assert_close(found[group], expected.expand(4))
+
+
+def test_a_batch_is_divided_into_groups_evenly() -> None:
+    with pytest.raises(ValueError, match=r"group_size=4 does not divide a batch of 6"):
+        MinibatchStd(Seeing())(images(6))
+    assert MinibatchStd(Seeing())(images(3)).shape == (3,)  # a batch smaller than a group is one
 
 
 def test_minibatch_std_is_finite_where_all_images_are_the_same() -> None:
@@ -249,16 +272,18 @@ def test_minibatch_std_is_finite_where_all_images_are_the_same() -> None:
     assert x.grad.isfinite().all()
 
 
-def test_minibatch_discrimination_is_the_paper_s_sum() -> None:
+def test_minibatch_discrimination_is_the_mean_over_the_others() -> None:
     wrapped = MinibatchDiscrimination(Seeing(), kernels=3, dims=2)
+    nn.init.normal_(wrapped.weight.weight)
+    nn.init.normal_(wrapped.closeness.bias)
     sample = images(5)
     h = sample.x.flatten(1)
-    m = (h @ wrapped.project.weight.T).reshape(5, 3, 2)
-    o = torch.zeros(5, 3)
+    m = (h @ wrapped.closeness.project.weight.T).reshape(5, 3, 2)
+    o = torch.zeros(5, 3) + wrapped.closeness.bias
     for i in range(5):
         for j in range(5):
             if i != j:
-                o[i] += torch.exp(-(m[i] - m[j]).abs().sum(1))
+                o[i] += torch.exp(-(m[i] - m[j]).abs().sum(1)) / 4
     torch.testing.assert_close(wrapped.closeness(h), o)
     joined = torch.cat([h, o], 1)
     weights = torch.cat([torch.full((64,), 1 / 64), wrapped.weight.weight.flatten()])
@@ -266,9 +291,39 @@ def test_minibatch_discrimination_is_the_paper_s_sum() -> None:
 
 
 def test_identical_images_are_as_close_as_can_be() -> None:
+    closeness = MinibatchDiscrimination(Seeing(), kernels=3, dims=2).closeness
+    torch.testing.assert_close(closeness(torch.rand(1, 64).expand(5, 64)), torch.ones(5, 3))
+
+
+def test_the_first_batch_scales_minibatch_discrimination() -> None:
+    """Afterwards the nearest other image is at distance 2, and the statistics have mean 0."""
     wrapped = MinibatchDiscrimination(Seeing(), kernels=3, dims=2)
-    same = wrapped.closeness(torch.rand(1, 64).expand(5, 64))
-    torch.testing.assert_close(same, torch.full((5, 3), 4.0))
+    sample = images(16)
+    init_from_data(wrapped, lambda: wrapped(sample))
+    features = wrapped.features(sample)
+    apart = wrapped.closeness.distances(features) + 1e6 * torch.eye(16)
+    torch.testing.assert_close(apart.amin(2).mean(1), torch.full((3,), 2.0))
+    zeros = torch.zeros(3)
+    torch.testing.assert_close(wrapped.closeness(features).mean(0), zeros, atol=1e-6, rtol=0)
+
+
+@pytest.mark.parametrize("norm", ["none", "layer", "batch"])
+def test_minibatch_discrimination_leaves_the_first_logits_as_they_are(norm: str) -> None:
+    """With untrained weights on 50 statistics, D was certain of every image before it learned."""
+    for seed in range(16):
+        torch.manual_seed(seed)
+        inside = dcgan.Discriminator(norm=norm)
+        wrapped = MinibatchDiscrimination(inside)
+        real, fake = Sample(torch.rand(64, 1, 28, 28) * 2 - 1), Sample(torch.zeros(64, 1, 28, 28))
+        init_from_data(wrapped, lambda w=wrapped, x=real: w(x))
+        duel = Duel(wrapped, real, fake)
+        logits = torch.cat([duel.real_logits, duel.fake_logits])
+        assert torch.equal(logits, torch.cat([inside(real), inside(fake)]))
+        if norm == "none":
+            assert logits.std() < 1
+        BCE(stable=False).d_loss(duel).backward()
+        assert all(p.grad.any() for p in inside.parameters())
+        assert wrapped.weight.weight.grad.any()
 
 
 # Together

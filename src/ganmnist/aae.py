@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Tensor
 
-from ganmnist.bigan import BiGAN
+from ganmnist.bigan import EncoderGAN
 from ganmnist.duel import Duel, Part, Sample, Term, at_least_float32
 from ganmnist.schedules import checked_number
 
@@ -36,7 +36,7 @@ class Reconstruction(Term):
         return self.weight * apart.square().flatten(1).sum(1).mean() / 2
 
 
-class AAE(BiGAN):
+class AAE(EncoderGAN):
     """A GAN over latents, with an encoder; D sees latents alone."""
 
     side = 10  # of the picture of the plane

@@ -12,15 +12,17 @@ at the one that takes neither side.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from copy import deepcopy
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ganmnist.duel import PARTS, Duel, Part, Sample, at_least_float32, columns
 from ganmnist.gan import GAN
 from ganmnist.metrics.neighbours import nearest
 from ganmnist.networks.base import Discriminator, Wrapper
+from ganmnist.networks.encoders import Encoder
 from ganmnist.objectives import AsDPlays, Objective
 from ganmnist.passes import at_rest
 
@@ -63,12 +65,40 @@ class BothWays(AsDPlays):
         return duel.part("generator", of_g) + duel.part("encoder", of_e)
 
 
-class BiGAN(GAN):
-    """A GAN with an encoder, samples (B, C, H, W) to latents (B, Z); D sees pairs."""
+class EncoderGAN(GAN):
+    """A GAN with an encoder E, samples with images (B, C, H, W) to latents (B, Z)."""
 
-    def __init__(self, encoder: nn.Module, **parts: Any) -> None:
+    def __init__(self, encoder: Encoder, **parts: Any) -> None:
         super().__init__(**parts)
         self.encoder = encoder
+
+    def encode(self, real: Sample) -> Tensor:
+        """The latents (B, Z) of real samples, in evaluation mode."""
+        with at_rest(self.encoder):
+            return self.encoder(real)
+
+    def reconstruct(self, real: Sample) -> Tensor:
+        """G(E(x)), images (B, C, H, W), in evaluation mode."""
+        return self.sample(self.encode(real), real.y)
+
+    def reconstruction(self, batches: Iterable[Sample]) -> float:
+        """The mean of |x - G(E(x))|^2, a pixel in [0, 1]."""
+        (apart,) = columns((distances(batch, self.reconstruct(batch)),) for batch in batches)
+        return apart.mean().item()
+
+    def beside(self, real: Sample) -> Tensor:
+        """Rows of ten real images, and below each row what G makes of their codes."""
+        assert real.x is not None
+        pairs = [x.unflatten(0, (-1, 10)) for x in (real.x, self.reconstruct(real))]
+        return torch.stack(pairs, 1).flatten(0, 1)
+
+
+class BiGAN(EncoderGAN):
+    """A GAN whose D sees pairs. E as it was before training is kept, to compare with."""
+
+    def __init__(self, encoder: Encoder, **parts: Any) -> None:
+        super().__init__(encoder, **parts)
+        self.untrained = deepcopy(encoder).requires_grad_(False)
 
     def real(self, batch: Sample, z: Tensor) -> Sample:
         return Sample(batch.x, batch.y, at_least_float32(self.encoder(batch)))
@@ -77,36 +107,32 @@ class BiGAN(GAN):
         return {"reconstructions": self.beside(real(50))}
 
     def figures(self, real: Callable[[Part], Iterable[Sample]]) -> dict[str, float]:
-        """`nn_accuracy`: of test images, labelled like the training image of the nearest latent."""
-        (known, names), (codes, labels) = (
-            columns((self.encode(batch), batch.y) for batch in real(part)) for part in PARTS
-        )
-        _, index = nearest(codes.cpu().double(), known.cpu().double())
-        right = names.cpu()[index] == labels.cpu()
-        return {
-            "nn_accuracy": right.double().mean().item(),
-            "reconstruction": self.reconstruction(real("test")),
+        """1-NN accuracies of the encoder on test images, and `reconstruction`.
+
+        `nn_accuracy_hidden` compares E's last hidden layers, as the published figure does,
+        `nn_accuracy` its latents, `nn_accuracy_untrained` the hidden layers of E before training.
+        """
+        views: dict[str, Callable[[Sample], Tensor]] = {
+            "nn_accuracy_hidden": self.encoder.features,
+            "nn_accuracy": self.encoder,
+            "nn_accuracy_untrained": self.untrained.features,
         }
+        figures = {name: nn_accuracy(view, real) for name, view in views.items()}
+        return figures | {"reconstruction": self.reconstruction(real("test"))}
 
-    def reconstruction(self, batches: Iterable[Sample]) -> float:
-        """The mean of |x - G(E(x))|^2, a pixel in [0, 1]."""
-        (apart,) = columns((distances(batch, self.reconstruct(batch)),) for batch in batches)
-        return apart.mean().item()
 
-    def encode(self, real: Sample) -> Tensor:
-        """The latents (B, Z) of real samples, in evaluation mode."""
-        with at_rest(self.encoder):
-            return self.encoder(real)
+def nn_accuracy(
+    view: Callable[[Sample], Tensor], real: Callable[[Part], Iterable[Sample]], n: int = 50_000
+) -> float:
+    """The share of test samples that have the label of the nearest of n training samples.
 
-    def beside(self, real: Sample) -> Tensor:
-        """Rows of ten real images, and below each row what G makes of their codes."""
-        assert real.x is not None
-        pairs = [x.unflatten(0, (-1, 10)) for x in (real.x, self.reconstruct(real))]
-        return torch.stack(pairs, 1).flatten(0, 1)
-
-    def reconstruct(self, real: Sample) -> Tensor:
-        """G(E(x)), images (B, C, H, W), in evaluation mode."""
-        return self.sample(self.encode(real), real.y)
+    view: samples to rows (B, F), compared by their Euclidean distance.
+    """
+    (known, names), (codes, labels) = (
+        columns((view(batch), batch.y) for batch in real(part)) for part in PARTS
+    )
+    _, index = nearest(codes.cpu().double(), known[:n].cpu().double())
+    return (names[:n].cpu()[index] == labels.cpu()).double().mean().item()
 
 
 def distances(real: Sample, images: Tensor) -> Tensor:

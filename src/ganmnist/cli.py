@@ -243,6 +243,8 @@ def unknown(key: str, config_name: str) -> str:
     whole = place
     for part in key.split("."):
         if elsewhere := refers_to(whole, name := ".".join([*way, part])):
+            while further := refers_to(whole, elsewhere):
+                elsewhere = further
             setting = key.replace(name, elsewhere, 1)
             return f"{key}: {name} is whatever {elsewhere} is, so set that: {setting}=..."
         value = (

@@ -7,19 +7,22 @@ at once.
 from __future__ import annotations
 
 import dataclasses
+import logging
 import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from inspect import Parameter, signature
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
 from hydra.utils import get_object
-from omegaconf import MISSING, DictConfig
+from omegaconf import MISSING, DictConfig, OmegaConf
 
 from ganmnist.devices import check_request
 from ganmnist.errors import UserError
+
+log = logging.getLogger(__name__)
 
 
 def knob(
@@ -58,6 +61,7 @@ class Train:
     folder: Any = MISSING
     model: Any = MISSING
     family: Any = MISSING
+    latent: Any = MISSING
     objective: Any = MISSING
     optimizer: Any = MISSING
     data: Any = MISSING
@@ -200,6 +204,38 @@ def check_types(node: Any, place: str = "", find: Callable[[str], Any] = get_obj
     elif isinstance(node, list):
         for i, value in enumerate(node):
             check_types(value, f"{place}.{i}", find)
+
+
+def resolve_norm(config: DictConfig) -> None:
+    """Replaces model.discriminator.norm=auto by a name.
+
+    A loss term that needs the gradient of each image by itself asks for layer norm, a stabilizer
+    that divides weights by their norm for none (`discriminator_norm` of their classes). Otherwise
+    it is the network's own, the default of its constructor.
+    """
+    discriminator = config.model.discriminator
+    if discriminator.get("norm") != "auto":
+        return
+    parts = targets(OmegaConf.to_container(config.gan, resolve=True))
+    asked = {getattr(part, "discriminator_norm", None): part for part in map(get_object, parts)}
+    norm = next((norm for norm in ("none", "layer") if norm in asked), None)
+    if norm is None:
+        norm = signature(get_object(discriminator._target_)).parameters["norm"].default
+    else:
+        name = asked[norm].__name__
+        log.info("model.discriminator.norm=auto: %s, because %s needs it.", norm, name)
+    discriminator.norm = norm
+
+
+def targets(node: Any) -> Iterator[str]:
+    """Every `_target_` in a tree of settings."""
+    if isinstance(node, Mapping):
+        if "_target_" in node:
+            yield node["_target_"]
+        node = [*node.values()]
+    if isinstance(node, list):
+        for value in node:
+            yield from targets(value)
 
 
 def annotation(parameter: Parameter) -> str:

@@ -38,11 +38,12 @@ class Sample(NamedTuple):
     y: Tensor | None = None  # what the sample is conditioned on: labels (B,), or an image
     z: Tensor | None = None  # latents (B, Z)
 
-    def detach(self, x_grad: bool = False) -> Sample:
-        """The same values, cut from the graph that made them; x_grad: x may take a gradient."""
+    def detach(self, grad: bool = False) -> Sample:
+        """The same values, cut from the graph that made them; grad: x and z take a gradient."""
         cut = Sample(*(slot if slot is None else slot.detach() for slot in self))
-        if x_grad and cut.x is not None:
-            cut.x.requires_grad_()
+        for slot in (cut.x, cut.z):
+            if grad and slot is not None:
+                slot.requires_grad_()
         return cut
 
 
@@ -124,9 +125,10 @@ class Term(nn.Module):
     """
 
     player: Player = "d"
-    needs_real_grad = False  # d_loss differentiates with respect to real.x
-    needs_fake_grad = False  # d_loss differentiates with respect to fake.x
+    needs_real_grad = False  # d_loss differentiates with respect to real.x or real.z
+    needs_fake_grad = False  # d_loss differentiates with respect to fake.x or fake.z
     bounds_slope = False  # holds D's slope near or under a number; one of a kind in a GAN
+    discriminator_norm: str | None = None  # what model.discriminator.norm=auto has to be
     of_any_d = True  # d_loss is a function of the duel's D, which may be one to come (unrolled.py)
 
     def setup(self, generator: nn.Module, discriminator: Discriminator) -> None:
@@ -135,6 +137,9 @@ class Term(nn.Module):
         Raises:
             ValueError: the term makes no sense with them; says why, and what to do.
         """
+
+    def after_initialization(self, discriminator: Discriminator) -> None:
+        """Called once data has set parameters, which is after `setup`, in a new training."""
 
     def tick(self, clock: Clock) -> None:
         """Called before each update of D. Anything in a discriminator may have this too."""

@@ -29,6 +29,10 @@ class Average(nn.Module):
         self.network = deepcopy(network).requires_grad_(False)
         self.decay = decay
 
+    def reset(self, network: nn.Module) -> None:
+        """Starts again from the weights of `network`."""
+        self.network.load_state_dict(network.state_dict())
+
     @torch.no_grad()
     def update(self, network: nn.Module, n: int) -> None:
         """Follows the weights that `network` has after n batches."""

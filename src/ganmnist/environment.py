@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
+import re
 import subprocess
 import sys
 from importlib.metadata import version
@@ -32,9 +34,46 @@ def git_revision() -> str | None:
         return None
 
 
-def describe(device: torch.device, data: str, checksum: str) -> dict[str, Any]:
-    """A JSON-ready account of command, code, versions, machine and data."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.processor()
+def cpu_model(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """The model name of this CPU, or its architecture where the system does not tell the model."""
+    try:
+        text = cpuinfo.read_text(errors="replace")
+    except OSError:
+        text = ""
+    if model := re.search(r"^model name[ \t]*:[ \t]*(\S.*)$", text, re.MULTILINE):
+        return " ".join(model[1].split())
+    if sys.platform == "darwin":
+        command = ["sysctl", "-n", "machdep.cpu.brand_string"]
+        try:
+            answer = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        except (OSError, subprocess.CalledProcessError):
+            answer = ""
+        if answer.strip():
+            return answer.strip()
+    return platform.processor() or platform.machine()
+
+
+def cpus_of_run(earlier: Path | None) -> list[str]:
+    """The CPU models of a run in order of first use.
+
+    earlier: env.json of the run that resumes; None for a new run.
+    """
+    try:
+        known = json.loads(earlier.read_text())["cpus"] if earlier else []
+    except (OSError, ValueError, TypeError, KeyError):
+        known = []
+    names = known if isinstance(known, list) else []
+    return list(dict.fromkeys([*map(str, names), cpu_model()]))
+
+
+def describe(
+    device: torch.device, data: str, checksum: str, earlier: Path | None = None
+) -> dict[str, Any]:
+    """The content of env.json: command, code, versions, machine and data.
+
+    earlier: env.json of the run that resumes; None for a new run.
+    """
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_model()
     return {
         "command": [Path(sys.executable).name, *sys.orig_argv[1:]],
         "git": git_revision(),
@@ -42,7 +81,8 @@ def describe(device: torch.device, data: str, checksum: str) -> dict[str, Any]:
         "python": platform.python_version(),
         "packages": {package: version(package) for package in PACKAGES},
         "platform": platform.platform(),
-        "device": {"type": device.type, "name": name or platform.machine()},
+        "device": {"type": device.type, "name": name},
+        "cpus": cpus_of_run(earlier),
         "cores": os.cpu_count(),
         "threads": torch.get_num_threads(),
         "data": {"name": data, "checksum": checksum},

@@ -25,6 +25,7 @@ from torch.optim import Optimizer
 from ganmnist.duel import Clock, Duel, Part, Player, Sample, Term, at_least_float32
 from ganmnist.ema import Average
 from ganmnist.errors import UserError
+from ganmnist.initialization import init_from_data
 from ganmnist.objectives import Objective
 from ganmnist.passes import at_rest, frozen
 from ganmnist.pixels import to_bytes
@@ -67,6 +68,7 @@ class GAN(L.LightningModule):
             is shown and measured beside the trained ones and never trained on.
         unroll: puts another D in the place of the present one, for G to answer to.
         seed: keys all latents and dropout together with the rank and the step.
+        second_batch: batches hold twice the images, and G's loss compares with the second half.
 
     Raises:
         ValueError: the parts do not go together.
@@ -92,6 +94,7 @@ class GAN(L.LightningModule):
         unroll: Unroll | None = None,
         condition: Labels | None = None,
         seed: int = 0,
+        second_batch: bool = False,
     ) -> None:
         super().__init__()
         for name, value in (("d_steps", d_steps), ("g_steps", g_steps), ("accumulate", accumulate)):
@@ -126,6 +129,7 @@ class GAN(L.LightningModule):
         self.accumulate = accumulate
         self.clip = clip
         self.seed = seed
+        self.second_batch = second_batch
         # The one clock of a run: intervals, axes and checkpoints count the real batches seen.
         self.batches_seen = 0
         self.epochs_seen = 0
@@ -183,6 +187,23 @@ class GAN(L.LightningModule):
         return {}
 
     # The training step.
+
+    def initialize(self, real: Callable[[int], Sample], batch_size: int) -> None:
+        """Sets the parameters that are set by data: G's by mean images, D's by a first batch.
+
+        real: gives training samples, as many as it is asked for, the same ones every time.
+        """
+        seed_device(self.device, "initialization", self.seed)
+        for module in self.generator.modules():
+            if (init := getattr(module, "init_from_images", None)) is not None:
+                init(real(10_000).x)
+        if self.ema is not None:
+            self.ema.reset(self.generator)
+        batch = real(batch_size)
+        z = self.latent(batch_size, self.device)
+        init_from_data(self.discriminator, lambda: self.discriminator(self.real(batch, z)))
+        for term in self.all_terms:
+            term.after_initialization(self.discriminator)
 
     def on_fit_start(self) -> None:
         if self.clip is not None and self.trainer.precision == "16-mixed":
@@ -244,6 +265,9 @@ class GAN(L.LightningModule):
 
     def play(self, batches: Sequence[Sample]) -> None:
         """D's update on real batches and, at every d_steps-th turn, G's answer."""
+        others = batches
+        if self.second_batch:
+            batches, others = zip(*(halves(batch) for batch in batches), strict=True)
         fakes = [self.make_fake(batch, self.answers and not self.fresh_fakes) for batch in batches]
         duels = []
         for batch, (fake, z) in zip(batches, fakes, strict=True):
@@ -255,10 +279,10 @@ class GAN(L.LightningModule):
 
         for step in range(self.g_steps if self.answers else 0):
             if step > 0 or self.fresh_fakes:
-                fakes = [self.make_fake(batch) for batch in batches]
+                fakes = [self.make_fake(batch) for batch in others]
             with frozen(self.parameters_of["d"]):
                 duels = []
-                for batch, (fake, z) in zip(batches, fakes, strict=True):
+                for batch, (fake, z) in zip(others, fakes, strict=True):
                     real = self.real(batch, z)
                     duels.append(Duel(self.opponent(real, fake), real, fake))
                 self.update("g", duels)
@@ -431,6 +455,12 @@ class GAN(L.LightningModule):
         conditions = y.split(100) if y is not None else repeat(None)
         batches = zip(z.split(100), conditions, strict=False)
         return torch.cat([to_bytes(self.sample(*batch, ema=ema)) for batch in batches])
+
+
+def halves(batch: Sample) -> list[Sample]:
+    """The first and the second half of a batch."""
+    pairs = [(None, None) if slot is None else slot.chunk(2) for slot in batch]
+    return [Sample(*half) for half in zip(*pairs, strict=True)]
 
 
 def name_of(objective: Objective) -> str:

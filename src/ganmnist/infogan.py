@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from ganmnist.auxiliary import check_singles
 from ganmnist.duel import PARTS, Duel, Part, Sample, Term, columns
 from ganmnist.gan import GAN
+from ganmnist.passes import batch_statistics
 from ganmnist.rng import generator_for
 from ganmnist.schedules import checked_number
 
@@ -65,11 +66,17 @@ class MutualInformation(Term):
         codes: how latents hold it.
         weight: of the whole.
         numbers_weight: w, of the numbers' share.
-        hidden: units of the layer between the features and the code.
+        hidden: units of the layer between the features and the code, with batch norm.
+        slope: of its LeakyReLU.
     """
 
     def __init__(
-        self, codes: Codes, weight: float = 1.0, numbers_weight: float = 1.0, hidden: int = 128
+        self,
+        codes: Codes,
+        weight: float = 1.0,
+        numbers_weight: float = 1.0,
+        hidden: int = 128,
+        slope: float = 0.1,
     ) -> None:
         super().__init__()
         checked_number("the weight of MutualInformation", weight)
@@ -78,12 +85,14 @@ class MutualInformation(Term):
         self.weight = weight
         self.numbers_weight = numbers_weight
         self.hidden = hidden
+        self.slope = slope
 
     def setup(self, generator: nn.Module, discriminator: Discriminator) -> None:
         check_singles(discriminator)
         self.q = nn.Sequential(
             nn.Linear(discriminator.n_features, self.hidden),
-            nn.LeakyReLU(0.1),
+            nn.BatchNorm1d(self.hidden),
+            nn.LeakyReLU(self.slope),
             nn.Linear(self.hidden, self.codes.categories + self.codes.numbers),
         )
 
@@ -132,7 +141,9 @@ class InfoGAN(GAN):
     def figures(self, real: Callable[[Part], Iterable[Sample]]) -> dict[str, float]:
         """`code_error`: test images whose category is, in training images, mostly another digit's.
 
-        The paper names each category after a digit; here the training labels do.
+        The paper names each category after a digit; here the training labels do. As in the
+        authors' program, batch norm takes the statistics of each batch: the running ones would mix
+        those of real and of generated images.
         """
         (of_train, train), (of_test, test) = (
             columns((self.categories(batch), batch.y) for batch in real(part)) for part in PARTS
@@ -145,4 +156,5 @@ class InfoGAN(GAN):
     def categories(self, real: Sample) -> Tensor:
         """(n,) the category that Q sees in images."""
         (q,) = (term for term in self.all_terms if isinstance(term, MutualInformation))
-        return q.guess(self.discriminator.features(real))[0].argmax(1)
+        with batch_statistics(self):
+            return q.guess(self.discriminator.features(real))[0].argmax(1)

@@ -24,6 +24,31 @@ class Normal:
         return torch.randn(n, self.dim, device=device, generator=generator)
 
 
+class Uniform:
+    """z uniform in [low, high] in each of `dim` dimensions.
+
+    Raises:
+        ValueError: low is not below high.
+    """
+
+    def __init__(self, dim: int, low: float = -1.0, high: float = 1.0) -> None:
+        if not low < high:
+            raise ValueError(f"latent.low={low} is not below latent.high={high}: swap them")
+        self.dim = dim
+        self.low = low
+        self.high = high
+
+    def __call__(
+        self,
+        n: int,
+        device: torch.device | str = "cpu",
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Draws (n, dim), from the device's default generator unless one is given."""
+        u = torch.rand(n, self.dim, device=device, generator=generator)
+        return self.low + (self.high - self.low) * u
+
+
 class Labels:
     """Every class in turn, 0, 1 ... and 0 again: a column each in pictures, and as often as any.
 

@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import torch
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 
 @contextmanager
@@ -19,6 +20,20 @@ def at_rest(module: nn.Module) -> Iterator[None]:
             yield
     finally:
         module.train(was_training)
+
+
+@contextmanager
+def batch_statistics(module: nn.Module) -> Iterator[None]:
+    """Batch norm by the statistics of each batch, all else as it is; the running ones stay."""
+    norms = [m for m in module.modules() if isinstance(m, _BatchNorm)]
+    before = [(m.training, m.track_running_stats) for m in norms]
+    for m in norms:
+        m.training, m.track_running_stats = True, False
+    try:
+        yield
+    finally:
+        for m, (training, tracked) in zip(norms, before, strict=True):
+            m.training, m.track_running_stats = training, tracked
 
 
 @contextmanager

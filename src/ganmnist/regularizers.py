@@ -7,12 +7,16 @@ With D's logit at an image and its gradient there,
     gradient penalty    E (|grad D(y)| - 1)^2         at y between a real and a generated image
     DRAGAN              E (|grad D(y)| - 1)^2         at y around real images
 
-each times its weight. Where D packs several images into one logit, the slope is the pack's; where
-batch norm makes a logit depend on the other images, R1 and R2 take the slope of all logits' sum.
+each times its weight. The gradient is with respect to all that D judges: in a BiGAN, the norm is
+over image and latent together, and y lies between two pairs; in an adversarial autoencoder it is
+over the latent alone. What a sample is conditioned on is not judged, and takes no gradient. Where D
+packs several images into one logit, the gradient is the pack's; where batch norm makes a logit
+depend on the other images, R1 and R2 take the gradient of all logits' sum.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from copy import deepcopy
 from typing import TYPE_CHECKING
 
@@ -20,11 +24,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ganmnist.duel import Clock, Duel, Player, Term
+from ganmnist.duel import Clock, Duel, Player, Sample, Term
 from ganmnist.schedules import Value, at, checked, checked_number
 
 if TYPE_CHECKING:
     from ganmnist.networks.base import Discriminator
+
+
+JUDGED = ("x", "z")  # fields of a sample that are judged; y is what they are conditioned on
 
 
 class Penalty(Term):
@@ -36,8 +43,8 @@ class Penalty(Term):
             regularisation: Karras et al., 2020, arXiv 1912.04958).
     """
 
-    on_real = False  # differentiates with respect to real.x
-    on_fake = False  # differentiates with respect to fake.x
+    on_real = False  # differentiates with respect to the real side
+    on_fake = False  # differentiates with respect to the fake side
     # Slopes of slopes of slopes could be taken where there is no batch norm, but the graph grows
     # with every step by a factor.
     of_any_d = False
@@ -49,13 +56,6 @@ class Penalty(Term):
         self.weight = checked(f"the weight of {type(self).__name__}", weight)
         self.every = every
         self.tick(Clock())
-
-    def setup(self, generator: nn.Module, discriminator: Discriminator) -> None:
-        if "x" not in discriminator.sees:
-            raise ValueError(
-                f"{type(self).__name__} bounds D's slope at images, and this D sees latents alone: "
-                "choose penalty=none, and an objective that has none"
-            )
 
     def tick(self, clock: Clock) -> None:
         self.due = clock.turn % self.every == 0
@@ -71,15 +71,22 @@ class Penalty(Term):
         raise NotImplementedError
 
 
-def gradient(logits: Tensor, x: Tensor) -> Tensor:
-    """(B, C, H, W) gradients of logits (P,) with respect to the images they answer to."""
-    (grad,) = torch.autograd.grad(logits.sum(), x, create_graph=True)
-    return grad.float()
+def inputs(discriminator: Discriminator, sample: Sample) -> dict[str, Tensor]:
+    """The fields of a sample that a discriminator judges: images x, latents z, or both."""
+    fields = {name: getattr(sample, name) for name in JUDGED if name in discriminator.sees}
+    return {name: value for name, value in fields.items() if value is not None}
 
 
-def mean_square(logits: Tensor, x: Tensor) -> Tensor:
-    """The mean over logits (P,) of the squared gradient of each."""
-    return gradient(logits, x).square().sum() / len(logits)
+def gradients(logits: Tensor, fields: Mapping[str, Tensor]) -> list[Tensor]:
+    """The gradient of the sum of logits (P,) with respect to each of the fields."""
+    grads = torch.autograd.grad(logits.sum(), [*fields.values()], create_graph=True)
+    return [grad.float() for grad in grads]
+
+
+def mean_square(duel: Duel, logits: Tensor, sample: Sample) -> Tensor:
+    """The mean over logits (P,) of the squared norm of the gradient of each."""
+    squares = (g.square().sum() for g in gradients(logits, inputs(duel.discriminator, sample)))
+    return sum(squares, torch.zeros((), device=logits.device)) / len(logits)
 
 
 class R1(Penalty):
@@ -91,8 +98,7 @@ class R1(Penalty):
         super().__init__(gamma, every)
 
     def penalty(self, duel: Duel) -> Tensor:
-        assert duel.real.x is not None
-        return mean_square(duel.real_logits, duel.real.x) / 2
+        return mean_square(duel, duel.real_logits, duel.real) / 2
 
 
 class R2(Penalty):
@@ -104,20 +110,19 @@ class R2(Penalty):
         super().__init__(gamma, every)
 
     def penalty(self, duel: Duel) -> Tensor:
-        assert duel.fake.x is not None
-        return mean_square(duel.fake_logits, duel.fake.x) / 2
+        return mean_square(duel, duel.fake_logits, duel.fake) / 2
 
 
 class GradientPenalty(Penalty):
     """E(|grad D(y)| - 1)^2 at y = t x + (1 - t) G(z), t uniform (WGAN-GP, arXiv 1704.00028)."""
 
     bounds_slope = True
+    discriminator_norm = "layer"
 
     def __init__(self, weight: Value = 10.0, every: int = 1) -> None:
         super().__init__(weight, every)
 
     def setup(self, generator: nn.Module, discriminator: Discriminator) -> None:
-        super().setup(generator, discriminator)
         if any(isinstance(module, _BatchNorm) for module in discriminator.modules()):
             raise ValueError(
                 f"{type(self).__name__} bounds D's slope at each image by itself, but batch norm "
@@ -132,35 +137,38 @@ class GradientPenalty(Penalty):
             )
 
     def penalty(self, duel: Duel) -> Tensor:
-        y = self.points(duel).detach().requires_grad_()
-        logits = duel.discriminator(duel.real._replace(x=y)).float()
-        slopes = gradient(logits, y).reshape(len(logits), -1)  # a row a logit, of a pack as well
-        return (slopes.norm(dim=1) - 1).square().mean()
+        real, fake = (inputs(duel.discriminator, side) for side in (duel.real, duel.fake))
+        points = {k: v.detach().requires_grad_() for k, v in self.points(real, fake).items()}
+        logits = duel.discriminator(duel.real._replace(**points)).float()
+        rows = [grad.reshape(len(logits), -1) for grad in gradients(logits, points)]
+        return (torch.cat(rows, 1).norm(dim=1) - 1).square().mean()
 
-    def points(self, duel: Duel) -> Tensor:
-        """Where the slope is taken, (B, C, H, W)."""
-        assert duel.real.x is not None
-        assert duel.fake.x is not None
-        t = uniform_per_image(duel.real.x)
-        return t * duel.real.x + (1 - t) * duel.fake.x
+    def points(self, real: dict[str, Tensor], fake: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Where the gradient is taken, of the fields (B, ...) of both sides that D judges."""
+        t = uniform(next(iter(real.values())))
+        return {name: lerp(fake[name], real[name], t) for name in real}
 
 
 class Dragan(GradientPenalty):
     """E(|grad D(y)| - 1)^2 around real images (DRAGAN: Kodali et al., 2017, arXiv 1705.07215).
 
     As in the authors' program, y = x + t u std(x) / 2 with t and u uniform, t one number an image
-    and u one a pixel; the paper writes normal noise. The slope is the logit's.
+    and u one a pixel; the paper writes normal noise. The gradient is the logit's.
     """
 
-    def points(self, duel: Duel) -> Tensor:
-        x = duel.real.x
-        assert x is not None
-        return x + uniform_per_image(x) * torch.rand_like(x) * x.std() / 2
+    def points(self, real: dict[str, Tensor], fake: dict[str, Tensor]) -> dict[str, Tensor]:
+        t = uniform(next(iter(real.values())))
+        return {name: lerp(x, x + torch.rand_like(x) * x.std() / 2, t) for name, x in real.items()}
 
 
-def uniform_per_image(x: Tensor) -> Tensor:
-    """(B, 1, 1, 1) numbers between 0 and 1."""
-    return torch.rand(len(x), *[1] * (x.dim() - 1), device=x.device)
+def uniform(x: Tensor) -> Tensor:
+    """(B,) numbers between 0 and 1."""
+    return torch.rand(len(x), device=x.device)
+
+
+def lerp(start: Tensor, end: Tensor, t: Tensor) -> Tensor:
+    """start + t (end - start), with one t (B,) for each of (B, ...)."""
+    return torch.lerp(start, end, t.view(-1, *[1] * (start.dim() - 1)))
 
 
 class FeatureMatching(Term):
@@ -201,6 +209,11 @@ class HistoricalAverage(Term):
         }
         past = {player: deepcopy(network) for player, network in networks.items()}
         self.past = nn.ModuleDict(past).requires_grad_(False)
+
+    def after_initialization(self, discriminator: Discriminator) -> None:
+        for player, now in self.now.items():
+            for past, w in zip(self.past[player].parameters(), now, strict=True):
+                past.copy_(w.detach())
 
     def tick(self, clock: Clock) -> None:
         self.turn = clock.turn

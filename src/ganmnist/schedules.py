@@ -1,9 +1,11 @@
 """Values that change over a run, as functions of its progress t from 0 to 1:
 
-    linear   v(t) = a + (b - a) s
-    cosine   v(t) = b + (a - b) (1 + cos(pi s)) / 2         (arXiv 1608.03983)
+    linear       v(t) = a + (b - a) s
+    cosine       v(t) = b + (a - b) (1 + cos(pi s)) / 2         (arXiv 1608.03983)
+    exponential  v(t) = a (b / a)^s
 
-with s = min(t / until, 1). What takes a `Value` takes a plain number as well.
+where s rises from 0 at t = begin to 1 at t = until, and stays there. What takes a `Value` takes a
+plain number as well.
 """
 
 from __future__ import annotations
@@ -14,21 +16,24 @@ from typing import Any
 
 
 class Schedule(ABC):
-    """From `start` to `end`, which is reached when `until` of the run is over.
+    """From `start` to `end`, between the fractions `begin` and `until` of the run.
 
     Raises:
-        ValueError: until is not above 0 and at most 1.
+        ValueError: not 0 <= begin < until <= 1.
     """
 
-    def __init__(self, start: float, end: float, until: float = 1.0) -> None:
+    def __init__(self, start: float, end: float, until: float = 1.0, begin: float = 0.0) -> None:
         if not 0 < until <= 1:
             raise ValueError(f"until={until} is no part of a run: choose one above 0, at most 1")
+        if not 0 <= begin < until:
+            raise ValueError(f"begin={begin}: choose a part of the run from 0 to below {until}")
         self.start = start
         self.end = end
+        self.begin = begin
         self.until = until
 
     def __call__(self, progress: float) -> float:
-        return self.between(min(progress / self.until, 1.0))
+        return self.between(min(max(progress - self.begin, 0) / (self.until - self.begin), 1.0))
 
     @abstractmethod
     def between(self, s: float) -> float:
@@ -47,6 +52,22 @@ class Cosine(Schedule):
 
     def between(self, s: float) -> float:
         return self.end + (self.start - self.end) * (1 + math.cos(math.pi * s)) / 2
+
+
+class Exponential(Schedule):
+    """The same factor every batch.
+
+    Raises:
+        ValueError: an end is not above 0.
+    """
+
+    def __init__(self, start: float, end: float, until: float = 1.0, begin: float = 0.0) -> None:
+        super().__init__(start, end, until, begin)
+        if min(start, end) <= 0:
+            raise ValueError(f"start={start} and end={end} of a factor: choose numbers above 0")
+
+    def between(self, s: float) -> float:
+        return self.start * (self.end / self.start) ** s
 
 
 Value = float | Schedule
@@ -101,3 +122,16 @@ class Beta2:
         if "betas" not in group:
             raise ValueError("this schedule is of Adam's beta2, which the optimiser does not have")
         group["betas"] = (group["betas"][0], self.value(progress))
+
+
+class Momentum:
+    """Sets the momentum of SGD (Goodfellow et al., 2014: from 0.5 to 0.7)."""
+
+    def __init__(self, value: Schedule) -> None:
+        checked("the momentum", value, below=1)
+        self.value = value
+
+    def __call__(self, group: dict[str, Any], progress: float) -> None:
+        if "momentum" not in group:
+            raise ValueError("this schedule sets SGD's momentum, and the optimizer has none")
+        group["momentum"] = self.value(progress)

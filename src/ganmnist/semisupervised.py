@@ -24,6 +24,7 @@ from ganmnist.duel import Clock, Duel, Part, Sample, Term, columns
 from ganmnist.ema import Average
 from ganmnist.gan import GAN
 from ganmnist.networks.classes import Classes
+from ganmnist.passes import batch_statistics
 from ganmnist.schedules import checked_number
 
 if TYPE_CHECKING:
@@ -33,7 +34,9 @@ if TYPE_CHECKING:
 class FewLabels(Term):
     """The surprise at the known labels, in nats; `batch_size` of them are drawn in each update.
 
-    `average` is the decay of an average of D's weights, which names images beside the last ones.
+    They are drawn without replacement: where `batch_size` is a multiple of their number, an update
+    sees each of them equally often. `average` is the decay of an average of D's weights, which
+    classifies images beside the last ones.
     """
 
     of_any_d = False
@@ -54,6 +57,9 @@ class FewLabels(Term):
         self.classify = names_in(discriminator).classify  # not the module, which is the GAN's own
         self.average = Average(discriminator, self.decay)
 
+    def after_initialization(self, discriminator: Discriminator) -> None:
+        self.average.reset(discriminator)
+
     def tick(self, clock: Clock) -> None:
         self.turn = clock.turn
 
@@ -64,7 +70,9 @@ class FewLabels(Term):
         x, y, _ = self.known
         assert x is not None
         assert y is not None
-        drawn = torch.randint(len(y), (self.batch_size,), device=y.device)
+        rounds = -(-self.batch_size // len(y))
+        drawn = torch.cat([torch.randperm(len(y), device=y.device) for _ in range(rounds)])
+        drawn = drawn[: self.batch_size]
         logits = self.classify(duel.discriminator.features(Sample(x[drawn])))
         return self.weight * F.cross_entropy(logits, y[drawn])
 
@@ -110,14 +118,19 @@ class SemiSupervised(GAN):
         return {} if x is None else {"labelled": x.unflatten(0, (-1, classes))[:10, :10]}
 
     def figures(self, real: Callable[[Part], Iterable[Sample]]) -> dict[str, float]:
-        """`test_error`: the share of test images that D names wrong; `_ema`: its average does."""
+        """`test_error`: the share of test images that D names wrong; `_ema`: its average does.
+
+        Batch norm, where D has it, takes the statistics of each batch: the running ones would mix
+        those of real and of generated images.
+        """
         figures = {}
         average = cast("Discriminator", self.few.average.network)
         networks = {"test_error": self.discriminator, "test_error_ema": average}
         for name, network in networks.items():
             classify = names_in(network).classify
-            named, labels = columns(
-                (classify(network.features(batch)).argmax(1), batch.y) for batch in real("test")
-            )
+            with batch_statistics(network):
+                named, labels = columns(
+                    (classify(network.features(batch)).argmax(1), batch.y) for batch in real("test")
+                )
             figures[name] = (named != labels).double().mean().item()
         return figures

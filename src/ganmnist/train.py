@@ -11,6 +11,7 @@ import time
 import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from ganmnist import cli, ranks, resume, sweep
-from ganmnist.config import KNOBS, check, check_types
+from ganmnist.config import KNOBS, check, check_types, resolve_norm
 from ganmnist.errors import Hurry, UserError, is_out_of_memory
 from ganmnist.files import Missing, note_missing, spared, write_json
 from ganmnist.paths import held, unused
@@ -101,7 +102,9 @@ def run(config: DictConfig, admit: Callable[[DictConfig], None], missing: Missin
             begun = True
             if is_rank_zero():
                 checksum, device = data.dataset.checksum, trainer.strategy.root_device
-                write_json(folder / "env.json", describe(device, data.dataset.name, checksum))
+                file = folder / "env.json"
+                earlier = file if config.resume else None
+                write_json(file, describe(device, data.dataset.name, checksum, earlier))
                 if config.resume:
                     resume.note(folder, HydraConfig.get().overrides.task)
 
@@ -198,6 +201,7 @@ def build(config: DictConfig) -> tuple[L.Trainer, GAN, DataModule]:
     from ganmnist.callbacks.checkpoint import WholeFiles
 
     quiet_lightning()
+    resolve_norm(config)
     settings: Any = OmegaConf.to_container(config, resolve=True)
     if config.resume:
         resume.check_targets(settings, settings["trust"])
@@ -232,6 +236,8 @@ def build(config: DictConfig) -> tuple[L.Trainer, GAN, DataModule]:
     if config.resume:
         resume.check(Path(config.resume) / resume.LAST, gan, settings)
     check_shapes(gan, data)
+    if not config.resume:
+        gan.initialize(partial(data.some, "train", device=gan.device), data.batch_size)
     try:
         gan.configure_optimizers()
     except (IndexError, TypeError, ValueError) as error:
@@ -259,7 +265,7 @@ def check_shapes(gan: GAN, data: DataModule) -> None:
     except RuntimeError as error:
         raise UserError(
             f"The generator cannot take its latents: {' '.join(str(error).split())}; change "
-            "model.generator or family.latent."
+            "model.generator or latent."
         ) from error
     if made != data.shape:
         raise UserError(

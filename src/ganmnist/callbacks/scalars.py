@@ -75,7 +75,7 @@ class Scalars(Callback):
         """Hands on all there is until now, for who continues from here."""
         if rows := self.fetch(gan):
             self.hand_on(trainer, rows)
-            self.show(trainer, rows)
+            self.show(trainer, gan, rows)
         for logger in trainer.loggers:
             if hasattr(logger, "flush"):
                 logger.flush()
@@ -83,11 +83,11 @@ class Scalars(Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, gan: GAN, outputs: Any, batch: list[Sample], batch_idx: int
     ) -> None:
-        self.images += trainer.world_size * sum(len(s.x) for s in batch if s.x is not None)
+        self.images += trainer.world_size * trainer.datamodule.batch_size * len(batch)
         due = [gan.batches_seen % every == 0 for every in (self.log_every, self.print_every)]
         if any(due) and (rows := self.fetch(gan)):  # what is printed is of the batches just seen
             window = self.hand_on(trainer, rows)
-            self.show(trainer, rows)
+            self.show(trainer, gan, rows)
             gan.log_dict(window, logger=False, prog_bar=True, on_step=True, on_epoch=False)
             if due[1]:
                 self.print_line(trainer, gan, window)
@@ -107,7 +107,7 @@ class Scalars(Callback):
         gan.log_dict(epoch, logger=False)
         rows.setdefault(gan.batches_seen, {}).update(epoch, epoch=trainer.current_epoch + 1)
         self.hand_on(trainer, rows)
-        self.show(trainer, rows)
+        self.show(trainer, gan, rows)
         if perf_counter() - self.drawn > REDRAW:
             self.draw(trainer, gan)
             gc.collect()  # a figure is one knot of cycles, and those of a long run would pile up
@@ -162,11 +162,11 @@ class Scalars(Callback):
                 logger.log_metrics(window, step=max(rows))
         return window
 
-    def show(self, trainer: L.Trainer, rows: dict[int, Row]) -> None:
+    def show(self, trainer: L.Trainer, gan: GAN, rows: dict[int, Row]) -> None:
         """Lets callbacks look at rows; one may end the run for what it sees."""
         for callback in trainer.callbacks:
             if hasattr(callback, "look_at"):
-                callback.look_at(rows)
+                callback.look_at(rows, gan)
 
     def print_line(self, trainer: L.Trainer, gan: GAN, window: Row) -> None:
         if not trainer.is_global_zero:

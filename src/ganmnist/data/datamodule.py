@@ -22,14 +22,20 @@ from ganmnist.rng import generator_for
 
 
 def epoch_order(
-    n: int, seed: int, epoch: int, rank: int = 0, world_size: int = 1, stack: int = 1
+    n: int,
+    seed: int,
+    epoch: int,
+    rank: int = 0,
+    world_size: int = 1,
+    stack: int = 1,
+    key: str = "order",
 ) -> Tensor:
     """The samples that one rank sees in one epoch, in order: a pure function of the arguments.
 
     (samples, stack) indices of images. All ranks shuffle alike and take every world_size-th
-    sample, so their parts are disjoint.
+    sample, so their parts are disjoint. Another `key` is another order.
     """
-    rng = generator_for("order", seed, epoch)
+    rng = generator_for(key, seed, epoch)
     order = torch.stack([torch.randperm(n, generator=rng) for _ in range(stack)], 1)
     return order[rank::world_size]
 
@@ -41,7 +47,8 @@ class Loader:
     since the start of training reaches a multiple of one of `intervals`, so that whatever
     happens at intervals finds the model at exactly that batch. The last partial batch of an
     epoch is dropped, and all that come after `most`. `clock` tells (epoch, batches seen, how many
-    of them in this epoch) when an epoch begins or goes on.
+    of them in this epoch) when an epoch begins or goes on. With `second_batch`, a batch holds
+    twice `batch_size` images: the second half goes through all images in an order of its own.
     """
 
     def __init__(
@@ -57,6 +64,7 @@ class Loader:
         intervals: Sequence[int] = (),
         stack: int = 1,
         most: int | None = None,
+        second_batch: bool = False,
     ) -> None:
         self.images = images
         self.batch_size = batch_size
@@ -68,6 +76,7 @@ class Loader:
         self.chunk = chunk
         self.intervals = intervals
         self.stack = stack
+        self.second_batch = second_batch
         there = len(images.x) // world_size // batch_size
         self.batches = there if most is None else min(there, most)
 
@@ -79,14 +88,21 @@ class Loader:
     def __iter__(self) -> Iterator[list[Sample]]:
         epoch, seen, start = self.clock()
         began = seen - start
-        n = len(self.images.x)
-        order = epoch_order(n, self.seed, epoch, self.rank, self.world_size, self.stack)
-        batches = order.to(self.images.x.device).split(self.batch_size)[: self.batches]
+        batches = self.batches_of(epoch, "order")
+        if self.second_batch:
+            pairs = zip(batches, self.batches_of(epoch, "second order"), strict=True)
+            batches = [torch.cat(pair) for pair in pairs]
         while start < self.batches:
             to_interval = min((i - (began + start) % i for i in self.intervals), default=self.chunk)
             stop = start + min(self.chunk, to_interval)
             yield [self.sample(indices) for indices in batches[start:stop]]
             start = stop
+
+    def batches_of(self, epoch: int, key: str) -> list[Tensor]:
+        """Indices (B, stack) of each batch of an epoch."""
+        n = len(self.images.x)
+        order = epoch_order(n, self.seed, epoch, self.rank, self.world_size, self.stack, key)
+        return [*order.to(self.images.x.device).split(self.batch_size)[: self.batches]]
 
     def sample(self, indices: Tensor) -> Sample:
         """One batch of (B, stack) indices."""
@@ -117,6 +133,7 @@ class DataModule(L.LightningDataModule):
         image_size: what images are resized to; None leaves them as they are.
         chunk: batches handed over at once; more than one saves Lightning's overhead a step.
         intervals: numbers of batches whose multiples end a chunk; None among them is none.
+        second_batch: a batch holds twice as many images (see `Loader`).
 
     Raises:
         ValueError: a size is no size.
@@ -130,6 +147,7 @@ class DataModule(L.LightningDataModule):
         image_size: int | None = None,
         chunk: int = 1,
         intervals: Sequence[int | None] = (),
+        second_batch: bool = False,
     ) -> None:
         super().__init__()
         for name, value in (("chunk", chunk), ("image_size", image_size)):
@@ -141,6 +159,7 @@ class DataModule(L.LightningDataModule):
         self.image_size = image_size
         self.chunk = chunk
         self.intervals = tuple(i for i in intervals if i is not None)
+        self.second_batch = second_batch
         self.train: Images | None = None
         self.test: Images | None = None
 
@@ -231,6 +250,7 @@ class DataModule(L.LightningDataModule):
             intervals=self.intervals,
             stack=self.dataset.stack,
             most=most if isinstance(most, int) else None,
+            second_batch=self.second_batch,
         )
         if loader.batches == 0:
             raise UserError(

@@ -4,7 +4,8 @@
 
 y generated, x test images, pixels in [0, 1], and s the best one for training images. It is here for
 the sake of published numbers: it prefers blurred means to digits, and real digits do not lead it
-(Theis et al., 2015, arXiv 1511.01844).
+(Theis et al., 2015, arXiv 1511.01844). The published numbers choose s from ten values; a finer grid
+gives up to 2 nats more on real images.
 """
 
 from __future__ import annotations
@@ -17,17 +18,22 @@ from torch import Tensor
 from ganmnist.metrics.base import Metric, Real, Seen
 from ganmnist.metrics.neighbours import blocks
 
+# The grid of the authors' program, and one whose neighbours are a fortieth of a decade apart, which
+# leaves s within half a nat of the best.
+GRIDS = {
+    "parzen": torch.logspace(-1, 0, 10, dtype=torch.float64),
+    "parzen_fine": torch.logspace(-1.5, 0, 61, dtype=torch.float64),
+}
+
 
 class Parzen(Metric):
     """`parzen` in nats, its standard error `parzen_error`, and s as `parzen_sigma`.
 
+    `parzen_fine`, `parzen_fine_error` and `parzen_fine_sigma` are those of a finer grid of s.
+
     Args:
         chosen_by: training images whose likelihood chooses s.
     """
-
-    # Neighbours are a fortieth of a decade apart, which leaves s within half a nat of the best; the
-    # nine steps a decade of the first papers leave it within 10.
-    sigmas = torch.logspace(-1.5, 0, 61, dtype=torch.float64)
 
     def __init__(self, chosen_by: int = 1000) -> None:
         if chosen_by < 1:
@@ -37,19 +43,25 @@ class Parzen(Metric):
     def __call__(self, fake: Seen, real: Real) -> dict[str, float]:
         y = pixels(fake.images)
         known = torch.cdist(pixels(real.validation.images[: self.chosen_by]), y).square()
-        likely = [log_p(known, y.shape[1], s).mean() for s in self.sigmas]
-        sigma = self.sigmas[torch.stack(likely).argmax()]
-        of_test = torch.cat(
-            [
-                log_p(block.square(), y.shape[1], sigma)
-                for block in blocks(pixels(real.test.images), y)
-            ]
-        )
-        return {
-            "parzen": of_test.mean().item(),
-            "parzen_error": (of_test.std() / len(of_test) ** 0.5).item(),
-            "parzen_sigma": sigma.item(),
-        }
+        sigmas = {name: best_sigma(grid, known, y.shape[1]) for name, grid in GRIDS.items()}
+        test = pixels(real.test.images)
+        nats: dict[str, list[Tensor]] = {name: [] for name in GRIDS}
+        for block in blocks(test, y):
+            squares = block.square()
+            for name, sigma in sigmas.items():
+                nats[name].append(log_p(squares, y.shape[1], sigma))
+        figures = {}
+        for name, sigma in sigmas.items():
+            of_test = torch.cat(nats[name])
+            figures[name] = of_test.mean().item()
+            figures[f"{name}_error"] = (of_test.std() / len(of_test) ** 0.5).item()
+            figures[f"{name}_sigma"] = sigma.item()
+        return figures
+
+
+def best_sigma(grid: Tensor, squares: Tensor, dims: int) -> Tensor:
+    """The s of a grid with the highest likelihood at places of squared distances (N, M)."""
+    return grid[torch.stack([log_p(squares, dims, s).mean() for s in grid]).argmax()]
 
 
 def pixels(images: Tensor) -> Tensor:

@@ -23,6 +23,7 @@ class Discriminator(nn.Module):
     n_features: int  # F
     # What it makes of an image never depends on the others of its batch, as batch norm would.
     singly = False
+    discriminator_norm: str | None = None  # what model.discriminator.norm=auto has to be
     sees = frozenset("x")  # the slots of a sample that its answer depends on
     pack = 1  # images behind one row of features
     levels = 1  # sizes of an image in one x, with a logit for each: (levels B,)

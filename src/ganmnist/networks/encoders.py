@@ -19,26 +19,45 @@ if TYPE_CHECKING:
 
 
 class Encoder(nn.Module):
-    """The images of a sample to latents (B, latent_dim)."""
+    """The images of a sample to latents (B, latent_dim), by a linear layer on D's features.
 
-    def __init__(self, body: Discriminator, latent_dim: int) -> None:
+    `bounded`: latents are 2 sigmoid(x) - 1, for a prior that is uniform in [-1, 1].
+    """
+
+    def __init__(self, body: Discriminator, latent_dim: int, bounded: bool = False) -> None:
         super().__init__()
         self.body = headless(body)
         self.last = Linear(body.n_features, latent_dim)
+        self.bounded = bounded
+
+    def features(self, sample: Sample) -> Tensor:
+        """(B, F) the last hidden layer."""
+        return self.body.features(sample)
 
     def forward(self, sample: Sample) -> Tensor:
-        return self.last(self.body.features(sample))
+        z = self.last(self.features(sample))
+        return 2 * z.sigmoid() - 1 if self.bounded else z
 
 
 class Joint(Discriminator):
-    """Pairs of images and latents (B, latent_dim) to logits (B,), by a layer of `hidden` units."""
+    """Pairs of images and latents (B, latent_dim) to logits (B,), by a layer of `hidden` units.
 
-    def __init__(self, body: Discriminator, latent_dim: int, hidden: int = 1024) -> None:
+    The latent joins D's features there: a body with one hidden layer makes this D's second one.
+    `norm` is none, or batch, before the LeakyReLU.
+    """
+
+    def __init__(
+        self, body: Discriminator, latent_dim: int, hidden: int = 1024, norm: str = "none"
+    ) -> None:
         super().__init__()
-        self.singly = body.singly
+        if norm not in ("none", "batch"):
+            raise ValueError(f"family.discriminator.norm={norm}: choose none or batch")
+        self.singly = body.singly and norm == "none"
         self.sees = body.sees | {"z"}
         self.body = headless(body)
-        self.join = nn.Sequential(Linear(body.n_features + latent_dim, hidden), nn.LeakyReLU(0.2))
+        layers: list[nn.Module] = [Linear(body.n_features + latent_dim, hidden)]
+        layers += [nn.BatchNorm1d(hidden)] if norm == "batch" else []
+        self.join = nn.Sequential(*layers, nn.LeakyReLU(0.2))
         self.n_features = hidden
         self.last = nn.Linear(hidden, 1)
 

@@ -2,6 +2,10 @@
 
 G   z -> 32 -> 64 -> 128 -> 784, tanh
 D   784 -> 128 -> 64 -> 32 -> 1
+
+A hidden layer is Linear, batch norm if asked for, LeakyReLU and dropout. With `pieces` above 1 it
+is a maxout layer instead, the maximum of that many linear functions for each unit (Goodfellow et
+al., 2013, arXiv 1302.4389), as in the discriminator of the first GAN.
 """
 
 from __future__ import annotations
@@ -11,6 +15,7 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor, nn
 
 from ganmnist.networks.base import Discriminator as Base
@@ -20,16 +25,78 @@ if TYPE_CHECKING:
     from ganmnist.duel import Sample
 
 
-def hidden_layers(sizes: Sequence[int], slope: float, dropout: float) -> list[nn.Module]:
-    """Linear, LeakyReLU and dropout between each two neighbours of `sizes`."""
+class Maxout(nn.Module):
+    """(B, n_in) to (B, n_out): the maximum of `pieces` linear functions for each unit."""
+
+    def __init__(self, n_in: int, n_out: int, pieces: int) -> None:
+        super().__init__()
+        self.linear = Linear(n_in, n_out * pieces)
+        self.shape = (n_out, pieces)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.linear(x).unflatten(1, self.shape).amax(2)
+
+
+class ScaledSigmoid(nn.Module):
+    """2 sigmoid(x) - 1 in [-1, 1], the sigmoid of networks whose images lie in [0, 1]."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return 2 * x.sigmoid() - 1
+
+
+# What ends a generator: the function, and its inverse for images in (-1, 1).
+OUTPUTS = {
+    "tanh": (nn.Tanh, torch.atanh),
+    "sigmoid": (ScaledSigmoid, lambda x: ((x + 1) / 2).logit()),
+}
+
+
+def hidden_layers(
+    sizes: Sequence[int],
+    slope: float,
+    dropout: float,
+    norm: str = "none",
+    first_norm: bool = True,
+    pieces: int = 1,
+) -> list[nn.Module]:
+    """The hidden layers between each two neighbours of `sizes`.
+
+    Raises:
+        ValueError: `norm` is neither "none" nor "batch", or `pieces` is below 1.
+    """
+    if norm not in ("none", "batch"):
+        raise ValueError(f"norm={norm}: multilayer perceptrons have norm=none or norm=batch")
+    if pieces < 1:
+        raise ValueError(f"pieces={pieces}: choose 1 (LeakyReLU) or more (maxout)")
     layers: list[nn.Module] = []
-    for n_in, n_out in pairwise(sizes):
-        layers += [Linear(n_in, n_out), nn.LeakyReLU(slope, inplace=True), Dropout(dropout)]
+    for i, (n_in, n_out) in enumerate(pairwise(sizes)):
+        layers.append(Linear(n_in, n_out) if pieces == 1 else Maxout(n_in, n_out, pieces))
+        if norm == "batch" and (first_norm or i > 0):
+            layers.append(nn.BatchNorm1d(n_out))
+        if pieces == 1:
+            layers.append(nn.LeakyReLU(slope, inplace=True))
+        layers.append(Dropout(dropout))
     return layers
 
 
+def init_uniform(network: nn.Module, bound: float | None) -> None:
+    """Weights of linear layers uniform in [-bound, bound], biases 0; None: PyTorch's default."""
+    for layer in network.modules():
+        if isinstance(layer, nn.Linear) and bound is not None:
+            nn.init.uniform_(layer.weight, -bound, bound)
+            nn.init.zeros_(layer.bias)
+
+
 class Generator(nn.Module):
-    """Latents (B, latent_dim) to images (B, channels, image_size, image_size) in [-1, 1]."""
+    """Latents (B, latent_dim) to images (B, channels, image_size, image_size) in [-1, 1].
+
+    Args:
+        widths: units of the hidden layers.
+        output: tanh, or sigmoid, which is 2 sigmoid(x) - 1.
+        init_bound: see `init_uniform`.
+        mean_bias: the last biases begin at the mean training image, passed through the inverse of
+            the output function, as in the program of the first GAN.
+    """
 
     def __init__(
         self,
@@ -39,25 +106,48 @@ class Generator(nn.Module):
         widths: Sequence[int] = (32, 64, 128),
         slope: float = 0.2,
         dropout: float = 0.3,
+        norm: str = "none",
+        output: str = "tanh",
+        init_bound: float | None = None,
+        mean_bias: bool = False,
     ) -> None:
         super().__init__()
+        if output not in OUTPUTS:
+            raise ValueError(f"output={output}: choose {' or '.join(OUTPUTS)}")
         shape = (channels, image_size, image_size)
         sizes = (latent_dim, *widths)
+        function, self.inverse = OUTPUTS[output]
         self.layers = nn.Sequential(
-            *hidden_layers(sizes, slope, dropout),
+            *hidden_layers(sizes, slope, dropout, norm),
             Linear(sizes[-1], math.prod(shape)),
-            nn.Tanh(),
+            function(),
             nn.Unflatten(1, shape),
         )
+        self.mean_bias = mean_bias
+        init_uniform(self, init_bound)
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
         return self.layers(z)
 
+    @torch.no_grad()
+    def init_from_images(self, x: Tensor) -> None:
+        """Sets the last biases by the mean of images (N, C, H, W), if `mean_bias` asks for it."""
+        if self.mean_bias:
+            *_, last = (layer for layer in self.layers if isinstance(layer, nn.Linear))
+            last.bias.copy_(self.inverse(x.mean(0).flatten().clamp(-0.9999, 0.9999)))
+
 
 class Discriminator(Base):
-    """Images (B, channels, image_size, image_size) in [-1, 1] to logits (B,)."""
+    """Images (B, channels, image_size, image_size) in [-1, 1] to logits (B,).
 
-    singly = True
+    Args:
+        widths: units of the hidden layers.
+        first_norm: `norm` is on the first hidden layer too.
+        pieces: above 1: maxout layers, and `slope` is not used.
+        input_dropout: probability that a pixel is set to black. Above 0, the first layer reads
+            pixels in [0, 1].
+        init_bound: see `init_uniform`.
+    """
 
     def __init__(
         self,
@@ -66,15 +156,26 @@ class Discriminator(Base):
         widths: Sequence[int] = (128, 64, 32),
         slope: float = 0.2,
         dropout: float = 0.3,
+        norm: str = "none",
+        first_norm: bool = True,
+        pieces: int = 1,
+        input_dropout: float = 0.0,
+        init_bound: float | None = None,
     ) -> None:
         super().__init__()
         sizes = (channels * image_size**2, *widths)
-        self.layers = nn.Sequential(nn.Flatten(), *hidden_layers(sizes, slope, dropout))
+        layers = hidden_layers(sizes, slope, dropout, norm, first_norm, pieces)
+        self.layers = nn.Sequential(nn.Flatten(), *layers)
+        self.drop_pixels = Dropout(input_dropout) if input_dropout else None
+        self.singly = norm == "none"
         self.n_features = sizes[-1]
         self.last = Linear(self.n_features, 1)
+        init_uniform(self, init_bound)
 
     def features(self, sample: Sample) -> Tensor:
-        return self.layers(sample.x)
+        assert sample.x is not None
+        x = sample.x if self.drop_pixels is None else self.drop_pixels((sample.x + 1) / 2)
+        return self.layers(x)
 
     def score(self, features: Tensor, sample: Sample) -> Tensor:
         return self.last(features).flatten()

@@ -4,9 +4,9 @@ G   z -> 500 -> 500 -> 784, batch norm and softplus in between, tanh
 D   784 -> 1000 -> 500 -> 250 -> 250 -> 250 -> 1, weight norm, rectifiers
 
 Normal noise is added to D's images, seen in [0, 1], and to every layer behind them; the features
-are the last layer before its noise. The paper scales D's layers by a first batch until they have
-variance 1, and trains the scale of the last alone; here they begin with what comes to the same, for
-the power of their input, noise included, is known.
+are the last layer before its noise. The first batch of real images gives every unit of D mean 0 and
+variance 1 (`WeightNorm`). As in the authors' program, D trains the scale of its last layer alone,
+and G's batch norm has a bias and no scale.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
@@ -25,9 +26,6 @@ from ganmnist.networks.perceptron import Linear
 
 if TYPE_CHECKING:
     from ganmnist.duel import Sample
-
-OF_DIGITS = 0.11  # mean square of MNIST's pixels
-OF_RECTIFIED = 0.5  # that of max(0, x), x normal
 
 
 class Noise(nn.Module):
@@ -41,12 +39,31 @@ class Noise(nn.Module):
         return x + self.sigma * torch.randn_like(x) if self.training else x
 
 
-def scaled(layer: nn.Linear, power: float, train_scale: bool = False) -> nn.Module:
-    """The layer with weight norm; inputs of that mean square come out with variance 1."""
-    nn.init.normal_(layer.weight, 0.0, 1 / math.sqrt(layer.in_features * power))
-    nn.init.zeros_(layer.bias)
-    weight_norm(layer).parametrizations.weight.original0.requires_grad_(train_scale)
-    return layer
+class WeightNorm(Linear):
+    """A linear layer with weights g v / |v| (Salimans and Kingma, 2016, arXiv 1602.07868).
+
+    `init_from_input` sets g and the bias so that the units have mean 0 and variance 1 over a batch.
+    """
+
+    def __init__(self, n_in: int, n_out: int, train_scale: bool = False) -> None:
+        super().__init__(n_in, n_out)
+        nn.init.normal_(self.weight, 0.0, 0.1)
+        nn.init.zeros_(self.bias)
+        weight_norm(self)
+        nn.init.ones_(self.scale).requires_grad_(train_scale)
+
+    @property
+    def scale(self) -> nn.Parameter:
+        """(n_out, 1) g"""
+        return self.parametrizations.weight.original0  # type: ignore
+
+    @torch.no_grad()
+    def init_from_input(self, x: Tensor) -> None:
+        y = F.linear(x, self.weight)
+        std, mean = torch.std_mean(y, 0, unbiased=False)
+        std = std.clamp_min(1e-6)
+        self.scale.div_(std[:, None])
+        self.bias.copy_(-mean / std)
 
 
 class Generator(nn.Module):
@@ -63,8 +80,10 @@ class Generator(nn.Module):
         shape = (channels, image_size, image_size)
         layers: list[nn.Module] = []
         for n_in, n_out in pairwise((latent_dim, *widths)):
-            layers += [Linear(n_in, n_out), nn.BatchNorm1d(n_out), nn.Softplus()]
-        last = weight_norm(Linear((latent_dim, *widths)[-1], math.prod(shape)))
+            norm = nn.BatchNorm1d(n_out)
+            norm.weight.requires_grad_(False)
+            layers += [Linear(n_in, n_out, bias=False), norm, nn.Softplus()]
+        last = WeightNorm((latent_dim, *widths)[-1], math.prod(shape), train_scale=True)
         self.layers = nn.Sequential(*layers, last, nn.Tanh(), nn.Unflatten(1, shape))
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
@@ -93,19 +112,17 @@ class Discriminator(Base):
         if not widths:
             raise ValueError(f"widths={list(widths)} leaves D no layer: choose one or more")
         self.noise = noise
-        self.power = OF_RECTIFIED + noise**2
         first, *others = pairwise((channels * image_size**2, *widths))
         layers: list[nn.Module] = [nn.Flatten(), Noise(image_noise)]
-        layers += [scaled(Linear(*first), OF_DIGITS + image_noise**2), nn.ReLU()]
+        layers += [WeightNorm(*first), nn.ReLU()]
         for sizes in others:
-            layers += [Noise(noise), scaled(Linear(*sizes), self.power), nn.ReLU()]
+            layers += [Noise(noise), WeightNorm(*sizes), nn.ReLU()]
         self.layers = nn.Sequential(*layers)
         self.n_features = widths[-1]
         self.last = self.head(1)
 
     def head(self, n: int) -> nn.Module:
-        layer = scaled(Linear(self.n_features, n), self.power, train_scale=True)
-        return nn.Sequential(Noise(self.noise), layer)
+        return nn.Sequential(Noise(self.noise), WeightNorm(self.n_features, n, train_scale=True))
 
     def features(self, sample: Sample) -> Tensor:
         assert sample.x is not None

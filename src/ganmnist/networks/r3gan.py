@@ -17,8 +17,8 @@ block starts as the identity. G's map is drawn from N(0, 1); biases are 0.
 
 The paper's networks for 32x32 images start from 4x4 and so have a stage more, with two blocks in
 each, 768 channels throughout (its networks for larger images narrow as maps grow, as ours do) and
-64 latents. Between two stages it filters with [1, 2, 1]; here enlarging is PyTorch's bilinear
-interpolation, which filters with [1, 3, 3, 1], and halving the mean of 2x2 pixels.
+64 latents. Between two stages, maps are doubled and halved with the authors' filter, [1, 3, 3, 1]
+in both directions ([1, 2, 1] convolved with [1, 1]), and zeros around the map.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ganmnist.networks.base import Discriminator as Base
@@ -64,6 +65,33 @@ class Block(nn.Module):
         return x + self.branch(x)
 
 
+class Filter(nn.Module):
+    """[1, 3, 3, 1] / 8 in both directions, for each channel by itself."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        line = torch.tensor([1.0, 3.0, 3.0, 1.0]) / 8
+        self.register_buffer("kernel", torch.outer(line, line), persistent=False)
+
+    def kernels(self, x: Tensor) -> Tensor:
+        """(C, 1, 4, 4) for x (B, C, H, W)."""
+        return self.kernel.expand(x.shape[1], 1, 4, 4)  # type: ignore[operator]
+
+
+class Upsample(Filter):
+    """(B, C, H, W) to (B, C, 2H, 2W)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv_transpose2d(x, 4 * self.kernels(x), stride=2, padding=1, groups=x.shape[1])
+
+
+class Downsample(Filter):
+    """(B, C, H, W) to (B, C, H / 2, W / 2)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.kernels(x), stride=2, padding=1, groups=x.shape[1])
+
+
 class Generator(nn.Module):
     """Latents (B, latent_dim) to images (B, channels, image_size, image_size) around [-1, 1].
 
@@ -88,8 +116,7 @@ class Generator(nn.Module):
         layers: list[nn.Module] = []
         for i, (width, n) in enumerate(zip(widths, blocks, strict=True)):
             if i > 0:
-                up = nn.Upsample(scale_factor=2, mode="bilinear", align_corners=False)
-                layers += [*change(widths[i - 1], width), up]
+                layers += [*change(widths[i - 1], width), Upsample()]
             layers += [Block(width, expansion, group_size, sum(blocks)) for _ in range(n)]
         self.layers = nn.Sequential(*layers)
         self.last = conv1(widths[-1], channels)
@@ -123,8 +150,7 @@ class Discriminator(Base):
         layers: list[nn.Module] = [conv1(channels, widths[0])]
         for i, (width, n) in enumerate(zip(widths, blocks, strict=True)):
             if i > 0:
-                # The mean of 2x2 pixels is what bilinear interpolation to half the size does.
-                layers += [nn.AvgPool2d(2), *change(widths[i - 1], width)]
+                layers += [Downsample(), *change(widths[i - 1], width)]
             layers += [Block(width, expansion, group_size, sum(blocks)) for _ in range(n)]
         basis = normal(nn.Conv2d(widths[-1], widths[-1], size, groups=widths[-1], bias=False))
         self.layers = nn.Sequential(*layers, basis, nn.Flatten())

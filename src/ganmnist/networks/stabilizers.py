@@ -33,6 +33,8 @@ class SpectralNorm(Wrapper):
             divide.
     """
 
+    discriminator_norm = "none"
+
     def __init__(self, inside: Discriminator) -> None:
         super().__init__(inside)
         for layer in [*inside.modules()]:
@@ -83,7 +85,7 @@ class DiffAugment(Wrapper):
 
     Args:
         translation: greatest shift, as a share of the image's side.
-        cutout: side of the hole, likewise; it may lie partly outside. The paper's is 0.5, which
+        cutout: side of the hole, likewise. Its centre is in the image. The paper's is 0.5, which
             covers most of a digit.
     """
 
@@ -145,12 +147,16 @@ def translate(x: Tensor, share: float) -> Tensor:
 
 
 def cut_out(x: Tensor, share: float) -> Tensor:
-    """Images (B, C, H, W) in [-1, 1], each with a hole of `share` of its side somewhere."""
+    """Images (B, C, H, W) in [-1, 1], each with a black square of `share` of its side.
+
+    As in the authors' program the centre is uniform over the image, so at least a quarter of the
+    square lies inside.
+    """
     b, _, *sides = x.shape
     inside = []
     for n in sides:
-        size = round(share * n)
-        start = torch.randint(1 - size, n, (b, 1), device=x.device) if size else n
+        size = int(share * n + 0.5)
+        start = torch.randint(n + 1 - size % 2, (b, 1), device=x.device) - size // 2
         place = torch.arange(n, device=x.device).expand(b, n)
         inside.append((place >= start) & (place < start + size))
     hole = inside[0][:, None, :, None] & inside[1][:, None, None, :]
@@ -185,26 +191,46 @@ class Packed(Wrapper):
 
 
 class MinibatchStd(Wrapper):
-    """Shows D how much the features vary within the batch (Karras et al., 2017, arXiv 1710.10196).
+    """Shows D how much the features vary within a group (Karras et al., 2017, arXiv 1710.10196).
 
-    The statistic is the standard deviation of every feature over the batch, averaged.
+    The statistic is the standard deviation of every feature over a group of `group_size` images,
+    averaged over the features. As in the authors' program, a group takes every (B / group_size)-th
+    image of the batch; a smaller batch is one group.
+
+    Raises:
+        ValueError: a batch cannot be divided into such groups.
     """
 
-    def __init__(self, inside: Discriminator) -> None:
+    def __init__(self, inside: Discriminator, group_size: int = 4) -> None:
         super().__init__(inside)
+        if group_size < 2:
+            raise ValueError(f"group_size={group_size} has no deviation: choose 2 or more images")
+        check_one_size(inside, "The standard deviation of a minibatch")
+        self.group_size = group_size
         self.weight = nn.Linear(1, 1, bias=False)
 
     def score(self, features: Tensor, sample: Sample) -> Tensor:
+        return super().score(features, sample) + self.weight(self.std(features)).flatten()
+
+    def std(self, features: Tensor) -> Tensor:
+        """(B, 1) statistics of features (B, F)."""
+        size = min(self.group_size, len(features))
+        if len(features) % size:
+            raise ValueError(
+                f"stabilizer.minibatch_std.group_size={size} does not divide a batch of "
+                f"{len(features)}: choose a divisor"
+            )
+        groups = features.float().unflatten(0, (size, -1))
         # The constant, 0 in float16, keeps the root's slope finite where all images are the same.
-        std = (features.float().var(0, unbiased=False) + 1e-8).sqrt().mean()
-        return super().score(features, sample) + self.weight(std[None])
+        std = (groups.var(0, unbiased=False) + 1e-8).sqrt().mean(1)
+        return std.repeat(size)[:, None]
 
 
 class MinibatchDiscrimination(Wrapper):
     """Shows D how near each image is to the others of its batch (arXiv 1606.03498).
 
-    Salimans et al. (2016): with matrices M_i = T h_i of `kernels` rows and `dims` columns, the
-    statistics are o_k(i) = sum over j of exp(-|M_ik - M_jk|_1), over the other images of the batch.
+    The statistics of the batch (`Closeness`) are added to the features. Their weights begin at 0,
+    so that D begins as the network inside.
     """
 
     def __init__(self, inside: Discriminator, kernels: int = 50, dims: int = 5) -> None:
@@ -214,15 +240,48 @@ class MinibatchDiscrimination(Wrapper):
                 f"kernels={kernels} and dims={dims} make no statistics: choose 1 or more of either"
             )
         check_one_size(inside, "Minibatch discrimination")
-        self.rows = (kernels, dims)
-        self.project = nn.Linear(inside.n_features, kernels * dims, bias=False)
+        self.closeness = Closeness(inside.n_features, kernels, dims)
         self.weight = nn.Linear(kernels, 1, bias=False)
+        nn.init.zeros_(self.weight.weight)
 
     def score(self, features: Tensor, sample: Sample) -> Tensor:
         return super().score(features, sample) + self.weight(self.closeness(features)).flatten()
 
-    def closeness(self, features: Tensor) -> Tensor:
-        """(B, kernels) statistics o of features (B, F)."""
+
+class Closeness(nn.Module):
+    """How near each image of a batch is to the others: features (B, F) to (B, kernels).
+
+    Salimans et al. (2016): with matrices M_i = T h_i of `kernels` rows and `dims` columns, the
+    statistics are o_k(i) = mean over the others j of exp(-|M_ik - M_jk|_1), plus a bias. The paper
+    has the sum, which grows with the batch. As in the authors' program, the first batch scales T
+    until the nearest other image is at distance 2 on average, and sets the bias so that the
+    statistics have mean 0.
+    """
+
+    def __init__(self, n_features: int, kernels: int, dims: int) -> None:
+        super().__init__()
+        self.rows = (kernels, dims)
+        self.project = nn.Linear(n_features, kernels * dims, bias=False)
+        self.bias = nn.Parameter(torch.zeros(kernels))
+
+    def forward(self, features: Tensor) -> Tensor:
+        return closeness(self.distances(features)) + self.bias
+
+    def distances(self, features: Tensor) -> Tensor:
+        """(kernels, B, B), which is the order that is fast on a CPU."""
         m = self.project(features).float().T.unflatten(0, self.rows)
-        distances = (m[..., None] - m[:, :, None]).abs().sum(1)  # (kernels, B, B), fast on a CPU
-        return ((-distances).exp().sum(1) - 1).T  # without the image itself
+        return (m[..., None] - m[:, :, None]).abs().sum(1)
+
+    @torch.no_grad()
+    def init_from_input(self, features: Tensor) -> None:
+        distances = self.distances(features)
+        itself = torch.eye(len(features), dtype=torch.bool, device=features.device)
+        nearest = distances.masked_fill(itself, torch.inf).amin(2).mean(1)  # (kernels,)
+        scale = 2 / nearest.clamp_min(1e-6)
+        self.project.weight.unflatten(0, self.rows).mul_(scale[:, None, None])
+        self.bias.copy_(-closeness(distances * scale[:, None, None]).mean(0))
+
+
+def closeness(distances: Tensor) -> Tensor:
+    """(B, kernels) means of exp(-distance) to the other images, of distances (kernels, B, B)."""
+    return ((-distances).exp().sum(1) - 1).T / max(distances.shape[1] - 1, 1)
