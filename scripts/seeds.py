@@ -1,7 +1,7 @@
 """An experiment seed by seed, timed from pressing Enter to its end.
 
     python scripts/seeds.py speedrun [--seeds 0 1 2 3 4]
-    python scripts/seeds.py flagship --seeds 0 1 2
+    python scripts/seeds.py flagship --seeds 0 1 2 --settings trainer.precision=32-true
 
 Each run is a process of its own; its seconds are those of the whole process, from imports to the
 report, pictures and the table at its end among them. Results go to docs/NAME.json, those of a seed
@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import subprocess
 import sys
 import tempfile
@@ -24,6 +23,8 @@ from statistics import mean, stdev
 from typing import Any
 
 import torch
+
+from ganmnist.environment import cpu_model
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 
@@ -51,9 +52,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("experiment", help="a choice of conf/experiment/")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
+    parser.add_argument("--settings", nargs="*", default=[], help="overrides for ganmnist.train")
     asked = parser.parse_args()
     words = [sys.executable, "-m", "ganmnist.train", "trainer=cpu"]
-    words.append(f"experiment={asked.experiment}")
+    words += [f"experiment={asked.experiment}", *asked.settings]
     file = DOCS / f"{asked.experiment}.json"
     runs = {r["seed"]: r for r in json.loads(file.read_text())["runs"]} if file.exists() else {}
     for seed in asked.seeds:
@@ -63,7 +65,7 @@ def main() -> None:
         ordered = [runs[seed] for seed in sorted(runs)]
         results = {
             "command": " ".join(["python", *words[1:]]),
-            "machine": f"{os.cpu_count()} cores, {platform.platform()}, torch {torch.__version__}",
+            "machine": f"{os.cpu_count()} cores, {cpu_model()}, torch {torch.__version__}",
             "mean_and_deviation": {
                 name: [round(f([r[name] for r in ordered]), 4) for f in (mean, stdev)]
                 for name in ("seconds", "fid")
