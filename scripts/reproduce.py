@@ -91,9 +91,17 @@ ROWS = {
     "infogan": Row(
         "experiment=paper_infogan metrics=default", "code_error fid", "0.05", "1606.03657", SEEDS
     ),
-    "flagship_parzen": parzen("experiment=flagship", "225 +- 2 (GAN)", "1406.2661"),
+    "flagship_parzen": Row(
+        "experiment=flagship metrics=parzen",
+        "parzen parzen_error fid precision recall coverage gan_test gan_train",
+        "225 +- 2 (GAN)",
+        "1406.2661",
+        SEEDS[:3],
+    ),
     "cgan_parzen": parzen(
-        f"{WIDE} family=cgan latent=uniform lr=2e-4 {CALM} epochs=40", "132 +- 1.8", "1411.1784"
+        f"{WIDE} family=cgan latent=uniform latent.low=0 lr=2e-4 {CALM} epochs=40",
+        "132 +- 1.8",
+        "1411.1784",
     ),
     "paper_lsgan": paper("paper_lsgan", "1611.04076"),
     "paper_dragan": paper("paper_dragan", "1705.07215"),

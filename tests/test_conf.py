@@ -366,7 +366,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "gan.encoder.bounded": True,
         "gan.discriminator.body.widths": [1024],
         "gan.discriminator.norm": "batch",
-        "gan.d_optimizer.weight_decay": 2.5e-5,
+        "gan.d_optimizer.weight_decay": 2 * 2.5e-5,
         "gan.schedules.lr.factor.begin": 0.5,
         "gan.schedules.lr.factor.end": 0.01,
         "epochs": 400,
@@ -410,7 +410,7 @@ def replaced(entry: Any, other: dict[str, str]) -> Any:
 @pytest.mark.parametrize("recipe", [*RECIPES, *PRESETS])
 def test_recipe_does_not_hang_on_the_defaults(recipe: str, tmp_path: Path) -> None:
     conf = Path(shutil.copytree(CONF, tmp_path / "conf"))
-    groups = (conf.glob(f"{group}/*.yaml") for group in ("model", "optimizer"))
+    groups = (conf.glob(f"{group}/*.yaml") for group in ("model", "optimizer", "latent"))
     named = (conf / f"{name}.yaml" for name in ("train", "gan", "datamodule", "choices"))
     for file in (*named, *chain(*groups)):
         content = OmegaConf.to_container(OmegaConf.load(file))
@@ -455,6 +455,8 @@ def test_lr_is_both_players_and_either_may_differ(recipe: str) -> None:
         ("objective=wgan_gp model.discriminator.norm=instance", "instance"),
         ("experiment=paper_wgan_gp", "none"),
         ("objective=wgan_gp family=bigan", "layer"),
+        ("penalty=gradient_penalty family=aae", "batch"),  # of the encoder: D is a perceptron
+        ("stabilizer=spectral_norm family=lapgan", "batch"),
     ],
 )
 def test_auto_norm_is_what_losses_and_stabilizers_need(asked: str, norm: str) -> None:
@@ -478,3 +480,10 @@ def test_the_norm_that_auto_came_to_is_saved(
 def test_a_preset_has_the_values_of_its_paper(preset: str) -> None:
     config = OmegaConf.create(plain(f"experiment={preset}"))
     assert {key: OmegaConf.select(config, key) for key in PRESETS[preset]} == PRESETS[preset]
+
+
+def test_auto_norm_is_resolved_in_networks_that_a_family_changes() -> None:
+    merged = ("family=bigan", "family.discriminator.body.slope=0.1")
+    config = plain(*merged)
+    assert config["gan"]["discriminator"]["body"]["norm"] == "batch"
+    assert config["gan"]["discriminator"]["body"]["slope"] == 0.1

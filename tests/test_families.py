@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
+import lightning as L
 import numpy as np
 import pytest
 import torch
@@ -25,14 +26,14 @@ from ganmnist.aae import AAE, Reconstruction
 from ganmnist.auxiliary import AuxiliaryClassifier
 from ganmnist.bigan import BiGAN, BothWays, distances, nn_accuracy
 from ganmnist.data import DataModule
-from ganmnist.duel import Duel, Sample
+from ganmnist.duel import Duel, Sample, Term
 from ganmnist.errors import UserError
 from ganmnist.infogan import Codes, InfoGAN, MutualInformation
 from ganmnist.lapgan import LAPGAN
 from ganmnist.latents import Labels, Normal
 from ganmnist.loading import load
 from ganmnist.metrics import GANTest, GANTrain, Seen
-from ganmnist.networks import conditional, dcgan, encoders, mlp, pyramid, unet
+from ganmnist.networks import conditional, dcgan, encoders, mlp, noisy, pyramid, unet
 from ganmnist.networks.base import Discriminator
 from ganmnist.networks.classes import Classes
 from ganmnist.networks.stabilizers import DiffAugment
@@ -1059,6 +1060,42 @@ def test_the_untrained_encoder_stays_as_it_was() -> None:
     assert changed(before, gan.encoder.state_dict())
     ids = {id(p) for parameters in gan.parameters_of.values() for p in parameters}
     assert not ids & {id(p) for p in gan.untrained.parameters()}
+
+
+def test_encoders_are_initialised_by_data_too() -> None:
+    body = partial(noisy.Discriminator, image_size=8, widths=[6], image_noise=0.0, noise=0.0)
+    gan = bigan(
+        encoder=encoders.Encoder(body(), 4), discriminator=encoders.Joint(body(), 4, hidden=8)
+    )
+    batch = images(64)
+    gan.initialize(lambda n: batch, 64)
+    for network in (gan.encoder, gan.discriminator):
+        features = network.body.layers[:3]((batch.x + 1) / 2)  # before the rectifier
+        std, mean = torch.std_mean(features, 0, unbiased=False)
+        close(mean, torch.zeros(6), atol=1e-5, rtol=0)
+        close(std, torch.ones(6))
+    assert not changed(gan.encoder.state_dict(), gan.untrained.state_dict())
+
+
+@pytest.mark.parametrize("make", [aae, translation])
+def test_a_second_batch_comes_with_fakes_of_its_own(make) -> None:
+    """A reconstruction is compared with the image that it was made of."""
+    seen = []
+
+    class Noted(Term):
+        def g_loss(self, duel: Duel) -> torch.Tensor:
+            seen.append(duel)
+            return 0 * duel.fake.x.sum()
+
+    gan = make(second_batch=True, terms={"noted": Noted()})
+    data = DataModule(RandomImages(20), 4, second_batch=True)
+    quiet = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar"), False)
+    trainer = L.Trainer(max_epochs=1, accelerator="cpu", enable_model_summary=False, **quiet)
+    trainer.fit(gan, datamodule=data)
+    assert len(seen) == 5
+    for duel in seen:
+        assert torch.equal(duel.fake.y, duel.real.y)
+        assert len(duel.real.x) == len(duel.fake.x) == 4
 
 
 def test_a_bounded_encoder_is_a_scaled_sigmoid() -> None:

@@ -464,6 +464,13 @@ def test_g_may_compare_with_a_second_batch() -> None:
         assert len(x.flatten(1).unique(dim=0)) == 16
 
 
+def test_data_sets_nothing_unless_asked_for() -> None:
+    gan = small_gan(generator=mlp.Generator(4, image_size=8, widths=[]))
+    before = snapshot(gan)
+    gan.initialize(images, 8)
+    assert changed(before, snapshot(gan)) == set()
+
+
 def test_data_may_set_parameters_before_training() -> None:
     """G's output by the mean image, D by the first batch, and the averages start from both."""
     history = HistoricalAverage()

@@ -157,7 +157,7 @@ def gan_with(objective: str, discriminator: type[dcgan.Discriminator], **parts: 
 
 
 def stuck(
-    caplog: pytest.LogCaptureFixture, gan: GAN, batches: int = 2 * ROWS + 1, log_every: int = ROWS
+    caplog: pytest.LogCaptureFixture, gan: GAN, batches: int = 3 * ROWS + 1, log_every: int = ROWS
 ) -> list[tuple[str, int]]:
     """The networks that a training warns of, each with the batch of the warning."""
     caplog.clear()
@@ -219,7 +219,7 @@ def test_a_zero_gradient_is_reported_where_the_loss_varies(
     bias = torch.nn.Parameter(torch.tensor(3.0))
     gan.discriminator.bias = bias
     gan.discriminator.score = lambda features, sample: 0 * features.sum(1) + bias
-    assert stuck(caplog, gan) == [("G", 2 * ROWS)]
+    assert stuck(caplog, gan) == [("G", 3 * ROWS)]
 
 
 def test_fewer_batches_than_the_patience_are_not_reported(

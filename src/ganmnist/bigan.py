@@ -20,11 +20,12 @@ from torch import Tensor
 
 from ganmnist.duel import PARTS, Duel, Part, Sample, at_least_float32, columns
 from ganmnist.gan import GAN
+from ganmnist.initialization import init_from_data
 from ganmnist.metrics.neighbours import nearest
 from ganmnist.networks.base import Discriminator, Wrapper
 from ganmnist.networks.encoders import Encoder
 from ganmnist.objectives import AsDPlays, Objective
-from ganmnist.passes import at_rest
+from ganmnist.passes import at_rest, batch_statistics
 
 
 class Opposed(Wrapper):
@@ -72,6 +73,10 @@ class EncoderGAN(GAN):
         super().__init__(**parts)
         self.encoder = encoder
 
+    def initialize(self, real: Callable[[int], Sample], batch_size: int) -> None:
+        super().initialize(real, batch_size)
+        init_from_data(self.encoder, lambda: self.encoder(real(batch_size)))
+
     def encode(self, real: Sample) -> Tensor:
         """The latents (B, Z) of real samples, in evaluation mode."""
         with at_rest(self.encoder):
@@ -100,6 +105,10 @@ class BiGAN(EncoderGAN):
         super().__init__(encoder, **parts)
         self.untrained = deepcopy(encoder).requires_grad_(False)
 
+    def initialize(self, real: Callable[[int], Sample], batch_size: int) -> None:
+        super().initialize(real, batch_size)
+        self.untrained.load_state_dict(self.encoder.state_dict())
+
     def real(self, batch: Sample, z: Tensor) -> Sample:
         return Sample(batch.x, batch.y, at_least_float32(self.encoder(batch)))
 
@@ -117,7 +126,9 @@ class BiGAN(EncoderGAN):
             "nn_accuracy": self.encoder,
             "nn_accuracy_untrained": self.untrained.features,
         }
-        figures = {name: nn_accuracy(view, real) for name, view in views.items()}
+        # Batch norm has no running statistics before training.
+        with batch_statistics(self.untrained):
+            figures = {name: nn_accuracy(view, real) for name, view in views.items()}
         return figures | {"reconstruction": self.reconstruction(real("test"))}
 
 

@@ -207,35 +207,54 @@ def check_types(node: Any, place: str = "", find: Callable[[str], Any] = get_obj
 
 
 def resolve_norm(config: DictConfig) -> None:
-    """Replaces model.discriminator.norm=auto by a name.
+    """Replaces every norm=auto by a name.
 
-    A loss term that needs the gradient of each image by itself asks for layer norm, a stabilizer
-    that divides weights by their norm for none (`discriminator_norm` of their classes). Otherwise
-    it is the network's own, the default of its constructor.
+    A loss term that needs the gradient of each image asks for layer norm in D, a stabilizer that
+    divides weights by their norm for none (`discriminator_norm` of their classes). Otherwise it is
+    the network's own, the default of its constructor.
     """
-    discriminator = config.model.discriminator
-    if discriminator.get("norm") != "auto":
+    networks = [*with_auto_norm(config)]
+    if not networks:
         return
-    parts = targets(OmegaConf.to_container(config.gan, resolve=True))
-    asked = {getattr(part, "discriminator_norm", None): part for part in map(get_object, parts)}
+    gan: Any = OmegaConf.to_container(config.gan, resolve=True)
+    asked = {getattr(part, "discriminator_norm", None): part for part in parts_of(gan)}
     norm = next((norm for norm in ("none", "layer") if norm in asked), None)
-    if norm is None:
-        norm = signature(get_object(discriminator._target_)).parameters["norm"].default
-    else:
+    if norm and not any(node.get("norm") == "auto" for node in nodes(gan["discriminator"])):
+        norm = None  # this family's D is another network
+    if norm:
         name = asked[norm].__name__
         log.info("model.discriminator.norm=auto: %s, because %s needs it.", norm, name)
-    discriminator.norm = norm
+    for network in networks:
+        own = signature(get_object(network._target_)).parameters["norm"].default
+        network.norm = norm or own
 
 
-def targets(node: Any) -> Iterator[str]:
-    """Every `_target_` in a tree of settings."""
+def with_auto_norm(node: DictConfig) -> Iterator[DictConfig]:
+    """The networks of a configuration that have norm=auto, each once, not by references to it."""
+    if node._is_none() or node._is_missing():
+        return
+    for name in map(str, node):
+        if OmegaConf.is_interpolation(node, name) or OmegaConf.is_missing(node, name):
+            continue
+        if name == "norm" and node[name] == "auto":
+            yield node
+        elif isinstance(node[name], DictConfig):
+            yield from with_auto_norm(node[name])
+
+
+def parts_of(node: Any) -> Iterator[Any]:
+    """What every `_target_` in a tree of settings names."""
+    return (get_object(part["_target_"]) for part in nodes(node) if "_target_" in part)
+
+
+def nodes(node: Any) -> Iterator[Mapping[str, Any]]:
+    """Every mapping in a tree of settings."""
     if isinstance(node, Mapping):
-        if "_target_" in node:
-            yield node["_target_"]
+        yield node
         node = [*node.values()]
     if isinstance(node, list):
         for value in node:
-            yield from targets(value)
+            yield from nodes(value)
 
 
 def annotation(parameter: Parameter) -> str:

@@ -9,7 +9,7 @@ and `fake`), seldom the step.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import cached_property, reduce
+from functools import cached_property, partial, reduce
 from importlib.metadata import version
 from itertools import repeat
 from types import MappingProxyType
@@ -68,7 +68,7 @@ class GAN(L.LightningModule):
             is shown and measured beside the trained ones and never trained on.
         unroll: puts another D in the place of the present one, for G to answer to.
         seed: keys all latents and dropout together with the rank and the step.
-        second_batch: batches hold twice the images, and G's loss compares with the second half.
+        second_batch: batches hold twice the images. The second half, and new fakes, are G's.
 
     Raises:
         ValueError: the parts do not go together.
@@ -189,19 +189,23 @@ class GAN(L.LightningModule):
     # The training step.
 
     def initialize(self, real: Callable[[int], Sample], batch_size: int) -> None:
-        """Sets the parameters that are set by data: G's by mean images, D's by a first batch.
+        """Data-dependent initialisation of both networks (initialization.py), before training.
 
         real: gives training samples, as many as it is asked for, the same ones every time.
         """
         seed_device(self.device, "initialization", self.seed)
         for module in self.generator.modules():
-            if (init := getattr(module, "init_from_images", None)) is not None:
-                init(real(10_000).x)
+            if getattr(module, "mean_bias", False):
+                module.init_from_images(real(10_000).x)  # type: ignore[operator]
         if self.ema is not None:
             self.ema.reset(self.generator)
-        batch = real(batch_size)
-        z = self.latent(batch_size, self.device)
-        init_from_data(self.discriminator, lambda: self.discriminator(self.real(batch, z)))
+
+        def forward() -> None:
+            batch = real(batch_size)
+            z = self.latent(len(batch.x), self.device)  # type: ignore[arg-type]
+            self.discriminator(self.real(batch, z))
+
+        init_from_data(self.discriminator, forward)
         for term in self.all_terms:
             term.after_initialization(self.discriminator)
 
@@ -212,6 +216,9 @@ class GAN(L.LightningModule):
                 "scaled: choose bf16-mixed, or gan.clip=null."
             )
 
+        data = getattr(self.trainer, "datamodule", None)
+        if self.batches_seen == 0 and data is not None:
+            self.initialize(partial(data.some, "train", device=self.device), data.batch_size)
         if 0 < self.epochs_seen == self.trainer.max_epochs:
             # A run that was broken off in its final table: its last epoch ends once more.
             an_epoch = self.epoch_start // self.epochs_seen
@@ -265,10 +272,10 @@ class GAN(L.LightningModule):
 
     def play(self, batches: Sequence[Sample]) -> None:
         """D's update on real batches and, at every d_steps-th turn, G's answer."""
-        others = batches
+        g_batches, reused = batches, not (self.fresh_fakes or self.second_batch)
         if self.second_batch:
-            batches, others = zip(*(halves(batch) for batch in batches), strict=True)
-        fakes = [self.make_fake(batch, self.answers and not self.fresh_fakes) for batch in batches]
+            batches, g_batches = zip(*(halves(batch) for batch in batches), strict=True)
+        fakes = [self.make_fake(batch, self.answers and reused) for batch in batches]
         duels = []
         for batch, (fake, z) in zip(batches, fakes, strict=True):
             with torch.no_grad():
@@ -278,11 +285,11 @@ class GAN(L.LightningModule):
         self.update("d", duels)
 
         for step in range(self.g_steps if self.answers else 0):
-            if step > 0 or self.fresh_fakes:
-                fakes = [self.make_fake(batch) for batch in others]
+            if step > 0 or not reused:
+                fakes = [self.make_fake(batch) for batch in g_batches]
             with frozen(self.parameters_of["d"]):
                 duels = []
-                for batch, (fake, z) in zip(others, fakes, strict=True):
+                for batch, (fake, z) in zip(g_batches, fakes, strict=True):
                     real = self.real(batch, z)
                     duels.append(Duel(self.opponent(real, fake), real, fake))
                 self.update("g", duels)

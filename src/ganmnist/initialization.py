@@ -1,6 +1,6 @@
-"""Parameters that the first batch sets (Salimans and Kingma, 2016, arXiv 1602.07868).
+"""Data-dependent initialisation (Salimans and Kingma, 2016, arXiv 1602.07868).
 
-A layer takes part by a method `init_from_input(x)`, which sets its parameters by what it is given.
+A layer takes part by a method `init_from_input(x)`, which sets its parameters by its input x.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ from torch import nn
 
 
 def init_from_data(network: nn.Module, forward: Callable[[], object]) -> None:
-    """Lets one forward pass set the parameters of all layers of `network` that have them set so.
+    """Initialises all layers of `network` that have `init_from_input`, in one forward pass.
 
-    Each such layer is set by the outputs of those before it, which are set already. Without any,
-    there is no pass.
+    Each is initialised by the outputs of the layers before it, which are initialised already.
+    Without such a layer there is no pass.
     """
     layers = [layer for layer in network.modules() if hasattr(layer, "init_from_input")]
     hooks = [

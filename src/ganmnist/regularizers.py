@@ -7,11 +7,11 @@ With D's logit at an image and its gradient there,
     gradient penalty    E (|grad D(y)| - 1)^2         at y between a real and a generated image
     DRAGAN              E (|grad D(y)| - 1)^2         at y around real images
 
-each times its weight. The gradient is with respect to all that D judges: in a BiGAN, the norm is
-over image and latent together, and y lies between two pairs; in an adversarial autoencoder it is
-over the latent alone. What a sample is conditioned on is not judged, and takes no gradient. Where D
-packs several images into one logit, the gradient is the pack's; where batch norm makes a logit
-depend on the other images, R1 and R2 take the gradient of all logits' sum.
+each times its weight. The gradient is with respect to the inputs of D: in a BiGAN, the norm is over
+image and latent together, and y lies between two pairs; in an adversarial autoencoder it is over
+the latent alone. What a sample is conditioned on takes no gradient. Where D packs several images
+into one logit, the gradient is the pack's; where batch norm makes a logit depend on the other
+images, R1 and R2 take the gradient of all logits' sum.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from ganmnist.networks.base import Discriminator
 
 
-JUDGED = ("x", "z")  # fields of a sample that are judged; y is what they are conditioned on
+INPUTS = ("x", "z")  # of D; y is what they are conditioned on
 
 
 class Penalty(Term):
@@ -71,9 +71,9 @@ class Penalty(Term):
         raise NotImplementedError
 
 
-def inputs(discriminator: Discriminator, sample: Sample) -> dict[str, Tensor]:
-    """The fields of a sample that a discriminator judges: images x, latents z, or both."""
-    fields = {name: getattr(sample, name) for name in JUDGED if name in discriminator.sees}
+def inputs_of(discriminator: Discriminator, sample: Sample) -> dict[str, Tensor]:
+    """The fields of a sample that are inputs of a discriminator: images x, latents z, or both."""
+    fields = {name: getattr(sample, name) for name in INPUTS if name in discriminator.sees}
     return {name: value for name, value in fields.items() if value is not None}
 
 
@@ -85,7 +85,7 @@ def gradients(logits: Tensor, fields: Mapping[str, Tensor]) -> list[Tensor]:
 
 def mean_square(duel: Duel, logits: Tensor, sample: Sample) -> Tensor:
     """The mean over logits (P,) of the squared norm of the gradient of each."""
-    squares = (g.square().sum() for g in gradients(logits, inputs(duel.discriminator, sample)))
+    squares = (g.square().sum() for g in gradients(logits, inputs_of(duel.discriminator, sample)))
     return sum(squares, torch.zeros((), device=logits.device)) / len(logits)
 
 
@@ -137,14 +137,14 @@ class GradientPenalty(Penalty):
             )
 
     def penalty(self, duel: Duel) -> Tensor:
-        real, fake = (inputs(duel.discriminator, side) for side in (duel.real, duel.fake))
+        real, fake = (inputs_of(duel.discriminator, side) for side in (duel.real, duel.fake))
         points = {k: v.detach().requires_grad_() for k, v in self.points(real, fake).items()}
         logits = duel.discriminator(duel.real._replace(**points)).float()
         rows = [grad.reshape(len(logits), -1) for grad in gradients(logits, points)]
         return (torch.cat(rows, 1).norm(dim=1) - 1).square().mean()
 
     def points(self, real: dict[str, Tensor], fake: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Where the gradient is taken, of the fields (B, ...) of both sides that D judges."""
+        """Where the gradient is taken, of the inputs (B, ...) of both sides."""
         t = uniform(next(iter(real.values())))
         return {name: lerp(fake[name], real[name], t) for name in real}
 

@@ -11,7 +11,6 @@ import time
 import warnings
 from collections.abc import Callable
 from contextlib import nullcontext
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -236,8 +235,6 @@ def build(config: DictConfig) -> tuple[L.Trainer, GAN, DataModule]:
     if config.resume:
         resume.check(Path(config.resume) / resume.LAST, gan, settings)
     check_shapes(gan, data)
-    if not config.resume:
-        gan.initialize(partial(data.some, "train", device=gan.device), data.batch_size)
     try:
         gan.configure_optimizers()
     except (IndexError, TypeError, ValueError) as error:

@@ -13,7 +13,6 @@ from lightning.pytorch.callbacks import Callback
 from ganmnist.duel import Player
 from ganmnist.errors import UserError
 from ganmnist.gan import GAN, name_of
-from ganmnist.networks import dcgan
 from ganmnist.objectives import BCE, Minimax
 
 log = logging.getLogger(__name__)
@@ -113,9 +112,9 @@ class Health(Callback):
         if count >= MIN_ROWS and step - first >= self.patience - 1:
             fact = f"the loss of {name} stays at {round((low + high) / 2, 3) + 0.0:.3f}"
             fact += " and its gradient is 0" if since is not None else ""
-        elif since is not None and step - since >= self.patience:
-            # A single zero is normal: a strong D has it with the hinge loss.
-            first, fact = since, f"the gradient of {name} is 0"
+        elif since is not None and step - since >= 2 * self.patience:
+            # Two zeros in a row are normal: a strong D has them with the hinge loss.
+            first, fact = since, f"the gradient of {name} is 0 at every check"
         else:
             low, high = min(losses.values()), max(losses.values())
             if since is None and high - low > RECOVERED * max(1.0, abs(low)):
@@ -178,10 +177,8 @@ def scale_of(row: Mapping[str, float], player: Player, gan: GAN) -> float:
 
 def fix_for(gan: GAN) -> str:
     """A sentence with the settings that help a network that is stuck."""
-    settings = ["a lower lr"]
+    settings = ["a lower lr", "penalty=r1"]
     objective = gan.objective
     if isinstance(objective, BCE) and (isinstance(objective, Minimax) or not objective.stable):
         settings.insert(0, "objective=bce_logits")
-    if any(isinstance(module, dcgan.Discriminator) for module in gan.discriminator.modules()):
-        settings.append("model.discriminator.norm=layer")
     return f"Use one of: {', '.join(settings)}."

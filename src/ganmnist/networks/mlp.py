@@ -94,8 +94,8 @@ class Generator(nn.Module):
         widths: units of the hidden layers.
         output: tanh, or sigmoid, which is 2 sigmoid(x) - 1.
         init_bound: see `init_uniform`.
-        mean_bias: the last biases begin at the mean training image, passed through the inverse of
-            the output function, as in the program of the first GAN.
+        mean_bias: the last biases begin at the mean of 10,000 training images, passed through the
+            inverse of the output function, as in the program of the first GAN.
     """
 
     def __init__(
@@ -131,10 +131,10 @@ class Generator(nn.Module):
 
     @torch.no_grad()
     def init_from_images(self, x: Tensor) -> None:
-        """Sets the last biases by the mean of images (N, C, H, W), if `mean_bias` asks for it."""
-        if self.mean_bias:
-            *_, last = (layer for layer in self.layers if isinstance(layer, nn.Linear))
-            last.bias.copy_(self.inverse(x.mean(0).flatten().clamp(-0.9999, 0.9999)))
+        """Sets the last biases by the mean of images (N, C, H, W)."""
+        *_, last = (layer for layer in self.layers if isinstance(layer, nn.Linear))
+        bound = 1 - 2e-7  # 1e-7 from black and white in [0, 1], as in the program
+        last.bias.copy_(self.inverse(x.mean(0).flatten().clamp(-bound, bound)))
 
 
 class Discriminator(Base):

@@ -221,7 +221,7 @@ class MinibatchStd(Wrapper):
                 f"{len(features)}: choose a divisor"
             )
         groups = features.float().unflatten(0, (size, -1))
-        # The constant, 0 in float16, keeps the root's slope finite where all images are the same.
+        # The constant keeps the root's slope finite where all images are the same.
         std = (groups.var(0, unbiased=False) + 1e-8).sqrt().mean(1)
         return std.repeat(size)[:, None]
 
@@ -252,10 +252,9 @@ class Closeness(nn.Module):
     """How near each image of a batch is to the others: features (B, F) to (B, kernels).
 
     Salimans et al. (2016): with matrices M_i = T h_i of `kernels` rows and `dims` columns, the
-    statistics are o_k(i) = mean over the others j of exp(-|M_ik - M_jk|_1), plus a bias. The paper
-    has the sum, which grows with the batch. As in the authors' program, the first batch scales T
-    until the nearest other image is at distance 2 on average, and sets the bias so that the
-    statistics have mean 0.
+    statistics are o_k(i) = sum over the others j of exp(-|M_ik - M_jk|_1), plus a bias. As in the
+    authors' program, the first batch sets the bias to give the statistics the mean 0: without it
+    they begin near B - 1. The program scales T by the first batch too (docs/objectives.md).
     """
 
     def __init__(self, n_features: int, kernels: int, dims: int) -> None:
@@ -274,14 +273,9 @@ class Closeness(nn.Module):
 
     @torch.no_grad()
     def init_from_input(self, features: Tensor) -> None:
-        distances = self.distances(features)
-        itself = torch.eye(len(features), dtype=torch.bool, device=features.device)
-        nearest = distances.masked_fill(itself, torch.inf).amin(2).mean(1)  # (kernels,)
-        scale = 2 / nearest.clamp_min(1e-6)
-        self.project.weight.unflatten(0, self.rows).mul_(scale[:, None, None])
-        self.bias.copy_(-closeness(distances * scale[:, None, None]).mean(0))
+        self.bias.copy_(-closeness(self.distances(features)).mean(0))
 
 
 def closeness(distances: Tensor) -> Tensor:
-    """(B, kernels) means of exp(-distance) to the other images, of distances (kernels, B, B)."""
-    return ((-distances).exp().sum(1) - 1).T / max(distances.shape[1] - 1, 1)
+    """(B, kernels) sums of exp(-distance) to the other images, of distances (kernels, B, B)."""
+    return ((-distances).exp().sum(1) - 1).T  # without the image itself
