@@ -46,10 +46,10 @@ steps of D. Missing rows have not been run: `python scripts/compare.py objective
 ADDITIONS = """
 ## Penalties and stabilisers on the same budget
 
-One of them at a time, with its default settings, added to `objective=bce_logits` of the table above,
-one seed: differences below 1, that row's own spread, mean nothing.
-`python scripts/compare.py additions`. The rows `minibatch_discrimination`, `minibatch_std` and `diffaugment` are of commit `d85261f`, before
-these three changed.
+One of them at a time, with its default settings, added to `objective=bce_logits` of the table
+above, one seed: differences below 1, that row's own spread, mean nothing.
+`python scripts/compare.py additions`. The rows `minibatch_discrimination`, `minibatch_std` and
+`diffaugment` are of commit `d85261f`, before these three changed.
 """
 STACKED = """
 ## Stacked MNIST

@@ -16,6 +16,7 @@ from launch import BRIEF, BRIEFLY_MEASURED
 from omegaconf import OmegaConf
 
 from ganmnist import cli
+from ganmnist.config import resolve_norm
 from ganmnist.paths import conf_dir
 from ganmnist.train import find_scalar, train
 
@@ -482,8 +483,13 @@ def test_a_preset_has_the_values_of_its_paper(preset: str) -> None:
     assert {key: OmegaConf.select(config, key) for key in PRESETS[preset]} == PRESETS[preset]
 
 
-def test_auto_norm_is_resolved_in_networks_that_a_family_changes() -> None:
-    merged = ("family=bigan", "family.discriminator.body.slope=0.1")
-    config = plain(*merged)
-    assert config["gan"]["discriminator"]["body"]["norm"] == "batch"
-    assert config["gan"]["discriminator"]["body"]["slope"] == 0.1
+def test_auto_norm_is_resolved_in_a_copy_of_a_network() -> None:
+    """A family's file that changes a setting of D's body makes a copy of model.discriminator."""
+    cli.setup()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        config = compose("train", ["folder=here", "family=bigan"])
+    own = OmegaConf.to_container(config.model.discriminator, resolve=True)
+    OmegaConf.update(config, "family.discriminator.body", {**own, "slope": 0.1})
+    resolve_norm(config)
+    body = config.gan.discriminator.body
+    assert (body.norm, body.slope) == ("batch", 0.1)
