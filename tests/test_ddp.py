@@ -51,7 +51,7 @@ def test_two_processes_train_one_gan(tmp_path: Path, data_root: Path) -> None:
     )
     two = ("trainer=ddp", "trainer.gpus=0", "trainer.devices=2", "batch_size=16", "data=digits")
     few = ("experiment=quick", "epochs=2", "trainer.limit_train_batches=3", "every=2")
-    few = (*few, *BRIEFLY_MEASURED)
+    few = (*few, *BRIEFLY_MEASURED, "stabilizer=minibatch_discrimination")  # initialised by data
     done = command("--config-dir", "conf", "callbacks=spy", *two, *few, folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "sync_dist" not in done.stderr

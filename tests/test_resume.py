@@ -20,6 +20,7 @@ from ganmnist.callbacks import LastCheckpoint
 from ganmnist.errors import UserError
 from ganmnist.gan import GAN
 from ganmnist.loggers import MetricsCSV
+from ganmnist.networks.stabilizers import MinibatchDiscrimination
 
 
 class StopAt(L.Callback):
@@ -46,7 +47,14 @@ class StopAfter(StopAt):
 
 
 @pytest.mark.parametrize("batch", [1, 2, 3, 5, 6, 7])
-@pytest.mark.parametrize("settings", [{}, {"accumulate": 2, "ema": 0.9}, {"d_steps": 2}], ids=str)
+@pytest.mark.parametrize(
+    "settings",
+    [
+        *({}, {"accumulate": 2, "ema": 0.9}, {"d_steps": 2}),
+        {"stabilizers": {"initialised by data": MinibatchDiscrimination}},
+    ],
+    ids=lambda settings: ", ".join(settings),
+)
 @pytest.mark.parametrize("chunk", [1, 3])
 def test_a_run_goes_on_within_an_epoch_as_if_it_had_never_stopped(
     chunk: int, settings: dict[str, Any], batch: int, tmp_path: Path

@@ -200,11 +200,12 @@ def build(config: DictConfig) -> tuple[L.Trainer, GAN, DataModule]:
     from ganmnist.callbacks.checkpoint import WholeFiles
 
     quiet_lightning()
-    resolve_norm(config)
     settings: Any = OmegaConf.to_container(config, resolve=True)
     if config.resume:
         resume.check_targets(settings, settings["trust"])
         resume.check_places(settings, Path(config.resume))
+    resolve_norm(config)
+    settings = OmegaConf.to_container(config, resolve=True)
     check_types(settings)
     L.seed_everything(config.seed, verbose=False)
     callbacks = [c for c in instantiate(config.callbacks or {}).values() if c is not None]
