@@ -66,7 +66,9 @@ TRAIN = {
     "objective=wgan penalty=dragan": "wasserstein and dragan both bound D's slope: leave one out",
     "stabilizer=unrolled penalty=r1": "Unrolled steps cannot follow r1: choose an objective",
     "objective=wgan stabilizer=label_smoothing": "which takes no 'smoothing': leave out what sets",
-    "model=dcgan penalty=gradient_penalty": "choose model.discriminator.norm=layer or none",
+    "model=dcgan model.discriminator.norm=batch penalty=gradient_penalty": (
+        "choose model.discriminator.norm=layer or none"
+    ),
     # Values out of range
     "trainer.limit_train_batches=0.5": "choose a number of batches, not a share",
     "every=0": "every=0 is out of range: every takes a whole number of at least 1",

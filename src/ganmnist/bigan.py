@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ganmnist.duel import PARTS, Duel, Part, Sample, at_least_float32, columns
 from ganmnist.gan import GAN
-from ganmnist.initialization import init_from_data
+from ganmnist.initialization import first_batches, init_from_data
 from ganmnist.metrics.neighbours import nearest
 from ganmnist.networks.base import Discriminator, Wrapper
 from ganmnist.networks.encoders import Encoder
@@ -75,7 +75,8 @@ class EncoderGAN(GAN):
 
     def initialize(self, real: Callable[[int], Sample], batch_size: int) -> None:
         super().initialize(real, batch_size)
-        init_from_data(self.encoder, lambda: self.encoder(real(batch_size)))
+        batch, batches = first_batches(real, batch_size)
+        init_from_data(self.encoder, lambda: self.encoder(batch), batches)
 
     def encode(self, real: Sample) -> Tensor:
         """The latents (B, Z) of real samples, in evaluation mode."""

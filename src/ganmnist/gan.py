@@ -25,7 +25,7 @@ from torch.optim import Optimizer
 from ganmnist.duel import Clock, Duel, Part, Player, Sample, Term, at_least_float32
 from ganmnist.ema import Average
 from ganmnist.errors import UserError
-from ganmnist.initialization import init_from_data
+from ganmnist.initialization import first_batches, init_from_data
 from ganmnist.objectives import Objective
 from ganmnist.passes import at_rest, frozen
 from ganmnist.pixels import to_bytes
@@ -200,12 +200,13 @@ class GAN(L.LightningModule):
         if self.ema is not None:
             self.ema.reset(self.generator)
 
+        batch, batches = first_batches(real, batch_size)
+
         def forward() -> None:
-            batch = real(batch_size)
             z = self.latent(len(batch.x), self.device)  # type: ignore[arg-type]
             self.discriminator(self.real(batch, z))
 
-        init_from_data(self.discriminator, forward)
+        init_from_data(self.discriminator, forward, batches)
         for term in self.all_terms:
             term.after_initialization(self.discriminator)
 

@@ -4,7 +4,7 @@ G   z -> 500 -> 500 -> 784, batch norm and softplus in between, tanh
 D   784 -> 1000 -> 500 -> 250 -> 250 -> 250 -> 1, weight norm, rectifiers
 
 Normal noise is added to D's images, seen in [0, 1], and to every layer behind them; the features
-are the last layer before its noise. The first batch of real images gives every unit of D mean 0 and
+are the last layer before its noise. The first 500 real images give every unit of D mean 0 and
 variance 1 (`WeightNorm`). As in the authors' program, D trains the scale of its last layer alone,
 and G's batch norm has a bias and no scale.
 """
@@ -58,7 +58,7 @@ class WeightNorm(Linear):
         return self.parametrizations.weight.original0  # type: ignore
 
     @torch.no_grad()
-    def init_from_input(self, x: Tensor) -> None:
+    def init_from_input(self, x: Tensor, rows: int) -> None:
         y = F.linear(x, self.weight)
         std, mean = torch.std_mean(y, 0, unbiased=False)
         std = std.clamp_min(1e-6)

@@ -253,7 +253,7 @@ class Closeness(nn.Module):
 
     Salimans et al. (2016): with matrices M_i = T h_i of `kernels` rows and `dims` columns, the
     statistics are o_k(i) = sum over the others j of exp(-|M_ik - M_jk|_1), plus a bias. As in the
-    authors' program, the first batch sets the bias to give the statistics the mean 0: without it
+    authors' program, the first images set the bias to give the statistics the mean 0: without it
     they begin near B - 1. The program scales T by the first batch too (docs/objectives.md).
     """
 
@@ -272,8 +272,9 @@ class Closeness(nn.Module):
         return (m[..., None] - m[:, :, None]).abs().sum(1)
 
     @torch.no_grad()
-    def init_from_input(self, features: Tensor) -> None:
-        self.bias.copy_(-closeness(self.distances(features)).mean(0))
+    def init_from_input(self, features: Tensor, rows: int) -> None:
+        batches = [closeness(self.distances(batch)) for batch in features.split(rows)]
+        self.bias.copy_(-torch.cat(batches).mean(0))
 
 
 def closeness(distances: Tensor) -> Tensor:
