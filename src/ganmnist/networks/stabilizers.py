@@ -230,7 +230,7 @@ class MinibatchDiscrimination(Wrapper):
     """Shows D how near each image is to the others of its batch (arXiv 1606.03498).
 
     The statistics of the batch (`Closeness`) are added to the features. Their weights begin at 0,
-    so that D begins as the network inside.
+    and D begins as the network inside.
     """
 
     def __init__(self, inside: Discriminator, kernels: int = 50, dims: int = 5) -> None:
