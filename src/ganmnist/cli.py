@@ -15,7 +15,7 @@ import re
 import sys
 import textwrap
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
@@ -47,11 +47,22 @@ CLOSED = {
 }
 
 
-def run(task: Callable[[DictConfig], Any], config_name: str) -> None:
-    """Runs `task` under Hydra, with the command line's overrides of conf/`config_name`.yaml."""
+def run(
+    task: Callable[[DictConfig], Any], config_name: str, words: Sequence[str] | None = None
+) -> None:
+    """Runs `task` under Hydra, with overrides of conf/`config_name`.yaml.
+
+    Args:
+        task: The function that gets the configuration.
+        config_name: The command's file in conf/, without its ending.
+        words: The arguments for Hydra, which end sys.argv. None: all of sys.argv[1:].
+    """
+    words = sys.argv[1:] if words is None else words
+    program = sys.argv[: len(sys.argv) - len(words)]  # with the command's name, if there is one
 
     @functools.wraps(task)
     def answered(config: DictConfig) -> Any:
+        sys.argv = [*program, *overrides]  # Lightning starts the other processes of a run with it
         try:
             return task(config)
         except UserError as error:  # an exit passes through Hydra without a line of its own
@@ -63,10 +74,10 @@ def run(task: Callable[[DictConfig], Any], config_name: str) -> None:
 
     setup()
     try:
-        words = [listed(word, config_name) for word in sys.argv[1:]]
-        sys.argv[1:] = resume.extend(words)
+        overrides = resume.extend([listed(word, config_name) for word in words])
     except UserError as error:
         fail(str(error))
+    sys.argv = [program[0], *overrides]  # Hydra parses it
     # Where the disk is full, whoever asked for a file says so; the threads and handlers that write
     # would only add stack traces.
     logging.raiseExceptions = False
