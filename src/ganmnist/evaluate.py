@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
@@ -24,8 +25,8 @@ if TYPE_CHECKING:
     from ganmnist.metrics import Evaluator
 
 
-def main() -> None:
-    cli.run(evaluate, "evaluate")
+def main(words: Sequence[str] | None = None) -> None:
+    cli.run(evaluate, "evaluate", words)
 
 
 def evaluate(config: DictConfig) -> dict[str, float]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
     from ganmnist.latents import Labels
 
 
-def main() -> None:
-    cli.run(generate, "generate")
+def main(words: Sequence[str] | None = None) -> None:
+    cli.run(generate, "generate", words)
 
 
 def generate(config: DictConfig) -> Path:

@@ -9,7 +9,7 @@ import logging
 import math
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def main() -> None:
-    cli.run(job, "train")
+def main(words: Sequence[str] | None = None) -> None:
+    cli.run(job, "train", words)
 
 
 def job(config: DictConfig) -> float:
