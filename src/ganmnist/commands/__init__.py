@@ -17,4 +17,5 @@ COMMANDS = (
     Command("train", "ganmnist.train", "Train a GAN and write its images to logs/."),
     Command("evaluate", "ganmnist.evaluate", "Measure FID and other metrics of a run."),
     Command("generate", "ganmnist.generate", "Generate images with a trained GAN."),
+    Command("completion", "ganmnist.commands.completion", "Print tab completion for bash or zsh."),
 )
