@@ -27,9 +27,18 @@ def test_the_wheel_holds_all_of_conf(installed: Path) -> None:
     shipped = {path.relative_to(CHECKOUT / "conf") for path in (CHECKOUT / "conf").rglob("*.yaml")}
     conf = installed / "ganmnist/conf"
     assert {path.relative_to(conf) for path in conf.rglob("*.yaml")} == shipped
-    assert {path.name for path in installed.iterdir() if path.suffix != ".dist-info"} == {
-        "ganmnist"
-    }
+    others = {path.name for path in installed.iterdir() if path.suffix != ".dist-info"}
+    assert others == {"bin", "ganmnist"}
+
+
+def test_the_script_of_the_wheel_completes(
+    installed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(installed))
+    words = ["completion", "candidates", "ganmnist train objective=wgan_"]
+    command = [installed / "bin/ganmnist", *words]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["objective=wgan_gp"]
 
 
 def test_the_wheel_trains_anywhere(
