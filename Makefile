@@ -5,7 +5,7 @@ RUN := $(VENV)/bin/python -m
 ARGS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help train test lint format dashboard benchmark clean
+.PHONY: help train test lint format dashboard benchmark docs clean
 
 help: ## List the targets
 	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -33,8 +33,12 @@ format: $(VENV)/.test ## Put the code in shape
 benchmark: $(VENV)/.train ## Measure both recipes against a plain training loop
 	$(VENV)/bin/python scripts/benchmark.py $(ARGS)
 
+docs: export NO_MKDOCS_2_WARNING = 1
+docs: $(VENV)/.docs ## Build the documentation site: site/index.html
+	$(RUN) mkdocs build --strict
+
 clean: ## Remove caches, but neither runs nor data
-	rm -rf build dist .mypy_cache .pytest_cache .ruff_cache
+	rm -rf build dist site .mypy_cache .pytest_cache .ruff_cache
 	find src tests scripts -name __pycache__ -prune -exec rm -rf {} +
 
 $(VENV)/.python:
@@ -49,4 +53,8 @@ $(VENV)/.train: $(VENV)/.python pyproject.toml constraints.txt
 
 $(VENV)/.test: $(VENV)/.train
 	$(RUN) pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.train
+	$(RUN) pip install --quiet --constraint constraints.txt --editable '.[docs]'
 	@touch $@
