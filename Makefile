@@ -18,8 +18,8 @@ dashboard: $(VENV)/.train ## Open TensorBoard on logs/
 
 # The tests are small, and threads of theirs wait for each other wherever something else runs.
 test: export OMP_NUM_THREADS ?= 1
-test: $(VENV)/.test ## Run the tests
-	$(RUN) pytest --numprocesses auto --maxprocesses 4 --dist loadfile $(ARGS)
+test: $(VENV)/.test ## Run the tests and print the coverage
+	$(RUN) pytest --numprocesses auto --maxprocesses 4 --dist loadfile --cov --cov-report=term $(ARGS)
 
 lint: $(VENV)/.test ## Check style and types
 	$(RUN) ruff check .

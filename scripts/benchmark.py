@@ -1,15 +1,16 @@
-"""Both recipes through ganmnist, everything switched on, against the loop most people write.
+"""Measures the throughput of both recipes, relative to a plain PyTorch loop.
 
     python scripts/benchmark.py [--repeats 5] [--out docs/benchmarks.json] [CASE ...]
 
 The plain loop has the same networks, batch size and order of updates: a DataLoader over
-torchvision's MNIST with ToTensor and Normalize, eager float32, standard Adam, losses read every
-step. Contenders take turns, ganmnist also in bfloat16, each in a process of its own, since ganmnist
-keeps a process from giving memory back, which would speed up whoever comes after it. What counts is
-the ratio within one turn, because the speed of a shared machine drifts. Timed is training with its
-pictures, validation and checkpoints: no imports, no loading of files, and not what ends a run, such
-as its table, which comes once in 20 or 100 epochs. Validation counts as often as in a whole run,
-which validates about ten times.
+torchvision's MNIST with ToTensor and Normalize, eager float32, standard Adam, losses read at every
+step. ganmnist runs with logging, images, validation and checkpoints, in float32 and in bfloat16.
+
+The programs run one after the other, each in its own process, because ganmnist changes the memory
+allocator's settings, which would speed up the next program. The result is the ratio within one
+repetition, because the speed of a shared machine drifts. The time is that of training with images,
+validation and checkpoints. It excludes imports, data loading and the final metrics, which a run
+computes once in 20 or 100 epochs. Validation counts as often as in a whole run, about ten times.
 """
 
 from __future__ import annotations
@@ -41,13 +42,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
-from ganmnist import cli
 from ganmnist.callbacks import Evaluation
-from ganmnist.duel import Sample
-from ganmnist.paths import conf_dir
-from ganmnist.train import build
+from ganmnist.runs import command_line
+from ganmnist.runs.build import build
+from ganmnist.runs.config import resolve_norm
+from ganmnist.runs.folders import conf_dir
+from ganmnist.utils.batch import Batch
 
-# The settings of each, the epochs of one turn, and those between validations in a whole run.
+# Settings, epochs of one repetition, and epochs between validations in a whole run.
 CASES = {
     "paper_dcgan": (["experiment=paper_dcgan"], 1, 2),
     "report_mlp": (["experiment=report_mlp"], 5, 10),
@@ -64,7 +66,7 @@ CASES = {
 
 
 class Stopwatch(Callback):
-    """Seconds from the start of training to the end of the last epoch and of what follows it."""
+    """Seconds from the start of training to the end of the last epoch and its callbacks."""
 
     def on_train_start(self, trainer: L.Trainer, module: L.LightningModule) -> None:
         self.start = time.perf_counter()
@@ -73,8 +75,8 @@ class Stopwatch(Callback):
         self.seconds = time.perf_counter() - self.start
 
 
-def ours(settings: Sequence[str], every: int) -> float:
-    """Images/s of ganmnist, where it validates after so many epochs."""
+def ganmnist_speed(settings: Sequence[str], every: int) -> float:
+    """Images/s of ganmnist with a validation every `every` epochs."""
     with tempfile.TemporaryDirectory() as folder:
         config = configuration([*settings, f"folder={folder}"])
         trainer, gan, data = build(config)
@@ -84,15 +86,15 @@ def ours(settings: Sequence[str], every: int) -> float:
         (evaluation,) = (c for c in trainer.callbacks if isinstance(c, Evaluation))  # type: ignore[attr-defined]
         validated = evaluation.summary["validation_seconds"]
         seconds = stopwatch.seconds - validated * (1 - 1 / every)
-        return gan.batches_seen * config.batch_size / seconds
+        return float(gan.state.batches_seen * config.batch_size / seconds)
 
 
-def plain(settings: Sequence[str]) -> float:
+def plain_speed(settings: Sequence[str]) -> float:
     """Images/s of the plain loop."""
     config = configuration(settings)
     torch.manual_seed(config.seed)
-    generator = instantiate(config.model.generator)
-    discriminator = instantiate(config.model.discriminator)
+    generator = instantiate(config.model.generator)(latent_dim=config.latent_dim, channels=1)
+    discriminator = instantiate(config.model.discriminator)(channels=1)
     betas = tuple(config.optimizer.d.betas)
     d_optimizer = torch.optim.Adam(discriminator.parameters(), config.lr, betas)
     g_optimizer = torch.optim.Adam(generator.parameters(), config.lr, betas)
@@ -101,7 +103,7 @@ def plain(settings: Sequence[str]) -> float:
     loader = DataLoader(mnist, config.batch_size, shuffle=True, drop_last=True)
 
     def loss(x: Tensor, target: float) -> Tensor:
-        logits = discriminator(Sample(x))
+        logits = discriminator(Batch(x))
         targets = torch.full_like(logits, target)
         if config.objective.stable:
             return F.binary_cross_entropy_with_logits(logits, targets)
@@ -116,40 +118,43 @@ def plain(settings: Sequence[str]) -> float:
         d_loss.backward()
         d_optimizer.step()
 
-        if config.gan.fresh_fakes:
+        if config.gan.resample_fakes:
             fake = generator(torch.randn(len(real), config.latent_dim))
         g_optimizer.zero_grad()
         g_loss = loss(fake, 1.0)
         g_loss.backward()
         g_optimizer.step()
         losses.append((d_loss.item(), g_loss.item()))
-    return len(losses) * config.batch_size / (time.perf_counter() - start)
+    return float(len(losses) * config.batch_size / (time.perf_counter() - start))
 
 
 def configuration(settings: Sequence[str]) -> DictConfig:
-    cli.setup()
+    command_line.setup()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        return compose("train", list(settings))
+        config = compose("train", list(settings))
+    resolve_norm(config)
+    return config
 
 
-def alone(contender: Callable[..., float], *how: Any) -> float:
-    """What a contender says in a process of its own."""
+def in_new_process(function: Callable[..., float], *arguments: Any) -> float:
+    """The result of a function in a new process."""
     with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-        return pool.submit(contender, *how).result()
+        return pool.submit(function, *arguments).result()
 
 
 def measure(case: str, repeats: int, root: str) -> dict[str, object]:
     settings, epochs, every = CASES[case]
-    shown = [*settings, f"epochs={epochs}", "trainer=cpu"]
-    settings = [*shown, "data=mnist", f"data.root={root}"]
+    public = [*settings, f"epochs={epochs}", "trainer=cpu"]
+    settings = [*public, "data=mnist", f"data.root={root}"]
     speeds: dict[str, list[float]] = {"float32": [], "plain": [], "bfloat16": []}
-    for turn in range(repeats):
-        speeds["float32"].append(alone(ours, settings, every))
-        speeds["plain"].append(alone(plain, settings))
-        speeds["bfloat16"].append(alone(ours, [*settings, "trainer.precision=bf16-mixed"], every))
-        said = ", ".join(f"{name} {values[-1]:.0f}" for name, values in speeds.items())
-        print(f"{case} turn {turn + 1}: {said} images/s", flush=True)
-    report: dict[str, object] = {"settings": shlex.join(shown), "images_per_s": speeds}
+    for repetition in range(repeats):
+        speeds["float32"].append(in_new_process(ganmnist_speed, settings, every))
+        speeds["plain"].append(in_new_process(plain_speed, settings))
+        bfloat16 = [*settings, "trainer.precision=bf16-mixed"]
+        speeds["bfloat16"].append(in_new_process(ganmnist_speed, bfloat16, every))
+        newest = ", ".join(f"{name} {values[-1]:.0f}" for name, values in speeds.items())
+        print(f"{case} repetition {repetition + 1}: {newest} images/s", flush=True)
+    report: dict[str, object] = {"settings": shlex.join(public), "images_per_s": speeds}
     for name in ("float32", "bfloat16"):
         ratios = [a / b for a, b in zip(speeds[name], speeds["plain"], strict=True)]
         spread = {"median": median(ratios), "lowest": min(ratios), "highest": max(ratios)}
@@ -163,19 +168,19 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--root", default=os.environ.get("GANMNIST_DATA", "data"))
     parser.add_argument("--out", type=Path, default=Path("docs/benchmarks.json"))
-    asked = parser.parse_args()
-    if unknown := {*asked.cases} - CASES.keys():
-        parser.error(f"no case {', '.join(unknown)}; there are {', '.join(CASES)}")
+    arguments = parser.parse_args()
+    if unknown := {*arguments.cases} - CASES.keys():
+        parser.error(f"Unknown case {', '.join(unknown)}. Available: {', '.join(CASES)}.")
 
-    results = json.loads(asked.out.read_text()) if asked.out.exists() else {}
-    for case in asked.cases:
+    results = json.loads(arguments.out.read_text()) if arguments.out.exists() else {}
+    for case in arguments.cases:
         results[case] = {
-            "command": f"python scripts/benchmark.py {case} --repeats {asked.repeats}",
+            "command": f"python scripts/benchmark.py {case} --repeats {arguments.repeats}",
             "date": date.today().isoformat(),
             "machine": f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}",
-            **measure(case, asked.repeats, asked.root),
+            **measure(case, arguments.repeats, arguments.root),
         }
-        asked.out.write_text(json.dumps(results, indent=2) + "\n")
+        arguments.out.write_text(json.dumps(results, indent=2) + "\n")
 
 
 if __name__ == "__main__":

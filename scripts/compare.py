@@ -1,12 +1,12 @@
 """Trains the rows of three tables in docs/results.md.
 
     python scripts/compare.py objectives [--rows hinge wgan_gp ...] [--seeds 0 1 2] [--jobs 2]
-    python scripts/compare.py additions      (penalties and stabilisers)
-    python scripts/compare.py stacked        (what keeps the modes of stacked digits)
+    python scripts/compare.py additions      penalties and stabilizers
+    python scripts/compare.py stacked        modes of Stacked MNIST
 
-A row that docs/results/ has already is left out, so the command may be stopped and given again.
-Each run has one thread; as many run at once as there are cores. What seed 0 draws at its end goes
-to docs/images/compare/.
+A row with a result in docs/results/ is skipped, so the command can be stopped and repeated. Each
+run has one thread. By default there are as many runs at once as CPU cores. Samples of seed 0 go to
+docs/images/compare/.
 """
 
 from __future__ import annotations
@@ -54,58 +54,63 @@ TABLES = {
 def missing(
     table: str, rows: Sequence[str], seeds: Sequence[int]
 ) -> Iterator[tuple[str, list[str]]]:
-    """The name of every result that there is not, and the settings that make it."""
+    """The name and the settings of every missing run."""
     for seed in seeds:
         for row in rows:
-            task = f"{table}_{row}"
-            if not (RESULTS / f"{task}_seed{seed}.json").exists():
-                yield task, [*TABLES[table][row], f"task={task}", f"seed={seed}"]
+            name = f"{table}_{row}"
+            if not (RESULTS / f"{name}_seed{seed}.json").exists():
+                yield name, [*TABLES[table][row], f"name={name}", f"seed={seed}"]
 
 
-def train(task: str, settings: Sequence[str]) -> None:
-    """One run, whose result is kept if it has one; that it has diverged is one too."""
+def train(name: str, settings: Sequence[str]) -> None:
+    """Trains one run and keeps its result, also if it has diverged."""
     command = [sys.executable, "-m", "ganmnist.train", "trainer=cpu", *settings]
     print("python", *command[1:], flush=True)
-    before = {*Path("logs", task).glob("*/summary.json")}
+    before = {*Path("logs", name).glob("*/summary.json")}
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     subprocess.run(command, env=environment, stdout=subprocess.DEVNULL)
-    # Another seed of the task may be running, or have ended just now.
-    for file in {*Path("logs", task).glob("*/summary.json")} - before:
+    # A run with another seed may have ended meanwhile.
+    for file in {*Path("logs", name).glob("*/summary.json")} - before:
         summary = json.loads(file.read_text())
         if f"seed={summary['settings']['seed']}" in settings:
             if summary["status"] == "finished" or "diverged" in summary["error"]:
                 keep(file.parent)
-                drawn = (file.parent / "checkpoints/last.ckpt").exists()  # a diverged one may not
-                if drawn and summary["settings"]["seed"] == 0:
-                    draw(file.parent, DOCS / f"images/compare/{task}.png")
+                has_weights = (file.parent / "checkpoints/last.ckpt").exists()
+                if has_weights and summary["settings"]["seed"] == 0:
+                    save_samples(file.parent, DOCS / f"images/compare/{name}.png")
                 return
             break
-    print(f"failed: {task} {settings[-1]}, see logs/{task}", flush=True)
+    print(f"{name} {settings[-1]} failed. See logs/{name}.", flush=True)
 
 
-def draw(run: Path, picture: Path, count: int = 8) -> None:
-    """A row of images of a run's last checkpoint."""
-    from ganmnist import images, load
-    from ganmnist.rng import generator_for
+def save_samples(run: Path, path: Path, count: int = 8) -> None:
+    """Saves a row of images of the last checkpoint."""
+    from ganmnist import load
+    from ganmnist.reporting import images
+    from ganmnist.utils.rng import generator_for
 
-    x = load(run, "last").draw(count, generator_for("generate", 0))
-    picture.parent.mkdir(exist_ok=True)
-    images.save(images.grid(x.permute(0, 2, 3, 1).numpy(), count), picture)
+    x = load(run, "last").sampler.uint8(count, generator_for("generate", 0))
+    path.parent.mkdir(exist_ok=True)
+    images.save(images.grid(x.permute(0, 2, 3, 1).numpy(), count), path)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("table", choices=TABLES)
-    parser.add_argument("--rows", nargs="*", help="of the table; all without")
+    parser.add_argument("--rows", nargs="*", help="rows of the table; default: all")
     parser.add_argument("--seeds", nargs="*", type=int, default=[0, 1, 2])
     parser.add_argument("--jobs", type=int, default=os.cpu_count())
-    asked = parser.parse_args()
-    rows = asked.rows or [*TABLES[asked.table]]
-    if unknown := set(rows) - TABLES[asked.table].keys():
-        parser.error(f"no row {', '.join(unknown)}; there are {', '.join(TABLES[asked.table])}")
+    arguments = parser.parse_args()
+    rows = arguments.rows or [*TABLES[arguments.table]]
+    if unknown := set(rows) - TABLES[arguments.table].keys():
+        parser.error(
+            f"Unknown row {', '.join(unknown)}. Available: {', '.join(TABLES[arguments.table])}."
+        )
     try:
-        with ThreadPoolExecutor(asked.jobs) as pool:
-            runs = [pool.submit(train, *run) for run in missing(asked.table, rows, asked.seeds)]
+        with ThreadPoolExecutor(arguments.jobs) as pool:
+            runs = [
+                pool.submit(train, *run) for run in missing(arguments.table, rows, arguments.seeds)
+            ]
         for run in runs:
             run.result()
     finally:

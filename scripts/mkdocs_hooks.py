@@ -119,11 +119,11 @@ def help_texts() -> str:
     env = {**os.environ, "PYTHONPATH": str(SRC)}
     for file in sorted(CONF.glob("hydra/help/*.yaml"), key=lambda f: (f.stem != "train", f.stem)):
         program = yaml.safe_load(file.read_text(encoding="utf-8"))["app_name"]
-        command = [sys.executable, "-m", program, "--help"]
+        command = [sys.executable, "-m", *program.split(), "--help"]
         done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
         if done.returncode:
-            raise PluginError(f"python -m {program} --help failed:\n{done.stderr}")
-        lines += [f"## python -m {program}", "", "```text", done.stdout.strip(), "```", ""]
+            raise PluginError(f"{program} --help failed:\n{done.stderr}")
+        lines += [f"## {program}", "", "```text", done.stdout.strip(), "```", ""]
     return "\n".join(lines)
 
 

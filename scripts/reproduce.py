@@ -55,7 +55,7 @@ WIDE = (
 CALM = "optimizer.d.betas=[0.5,0.999] optimizer.g.betas=[0.5,0.999]"
 STACKED = (
     "experiment=stacked data=stacked_mnist epochs=60 schedule=linear ema=0.9995 "
-    "stabilizer=minibatch_discrimination penalty=r1 terms.r1.gamma=0.1 terms.r1.every=8"
+    "stabilizer=minibatch_discrimination penalty=r1 penalty.r1.gamma=0.1 penalty.r1.interval=8"
 )
 
 
@@ -89,8 +89,8 @@ ROWS = {
         "1406.2661",
         SEEDS[:3],
     ),
-    "superresolution": comparison("superresolution", "l1 l1_kept", "1611.07004", epochs=4),
-    "inpainting": comparison("inpainting", "l1 l1_kept", "1611.07004", epochs=4),
+    "superresolution": comparison("superresolution", "l1 l1_input", "1611.07004", epochs=4),
+    "inpainting": comparison("inpainting", "l1 l1_input", "1611.07004", epochs=4),
     "lapgan": comparison("lapgan", "fid coverage", "1506.05751", epochs=4),
     "projection": conditional("projection", "1802.05637"),
     "acgan": conditional("acgan", "1610.09585"),
@@ -122,17 +122,17 @@ ROWS = {
     "paper_wgan_gp": paper("paper_wgan_gp", "1704.00028"),
     "paper_r3gan": paper("paper_r3gan", "2501.05441"),
     "paper_sngan": paper("paper_sngan", "1802.05957"),
-    # The paper: errors of 10,000 test images, mean of ten label draws.
+    # The paper: errors of 10,000 test images, mean of ten samples of labels.
     "few_labels_100": Row(
         "experiment=few_labels metrics=default",
         "test_error_ema test_error",
         "0.0093 +- 0.00065",
         "1606.03498",
-        ("gan.label_seed=0", "gan.label_seed=1"),
+        ("family.label_seed=0", "family.label_seed=1"),
     ),
     "bigan": Row(
         "experiment=paper_bigan metrics=default",
-        "nn_accuracy_hidden nn_accuracy nn_accuracy_untrained reconstruction",
+        "nn_accuracy_hidden nn_accuracy nn_accuracy_untrained reconstruction_error",
         "0.9739",
         "1605.09782",
     ),
@@ -141,22 +141,25 @@ ROWS = {
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
-LOCAL = Path("logs/reproduce")  # of runs that are trained without the queue
+LOCAL = Path("logs/reproduce")  # the folder of runs without the queue
 QUEUE = Path.home() / "ganmnist-queue"
 LAST = "checkpoints/last.ckpt"
-NOTES = "reproduce.json"  # in a run's folder: its settings, and the seconds it has taken
+NOTES = "reproduce.json"  # in the folder of a run: its settings and its seconds
 TICK = 30.0  # seconds between two updates of NOTES
 HEAD = """# Published numbers and ours
 
 `python scripts/reproduce.py --queue` trains these rows and writes this page.
-[families.md](families.md) explains the metrics. [reproduction/](reproduction/) has one file per
-run, with all metrics, the command, the date, the CPU and the version of PyTorch.
+[Families](families.md) and [metrics](metrics.md) define the metrics. [reproduction/](reproduction/)
+has one file per run, with all metrics, the command, the date, the CPU and the version of PyTorch.
 
-All numbers are measured at the end of training, never at the best epoch. A row with several runs
-shows the mean +- the standard deviation over all its runs, then the value of each run. Averaged
-weights are the exponential moving average of the generator. Most networks are smaller than those of
-the papers and train for less time. Minutes are the mean of a run on one CPU core; other processes
-may have run at the same time.
+- All numbers are measured at the end of training, never at the best epoch.
+- A row with several runs shows the mean +- the standard deviation over all its runs, then the value
+  of each run.
+- "Last weights" are the trained weights of the generator, "averaged weights" their exponential
+  moving average.
+- Most networks are smaller than those of the papers and train for less time.
+- Minutes are the mean of a run on one CPU core. Other processes may have run at the same time.
+- Rows marked "earlier settings" are runs of other settings than the current ones of that row.
 
 | row | ours | published | runs | minutes | commit | settings of `ganmnist.train` |
 |---|---|---|---|---|---|---|
@@ -202,20 +205,20 @@ def main() -> None:
     parser.add_argument("--new-code", action="store_true", help="with --queue")
     parser.add_argument("--folder", type=Path, default=QUEUE, metavar="DIR", help="of the queue")
     parser.add_argument("--docs", type=Path, default=DOCS, help=argparse.SUPPRESS)
-    asked = parser.parse_args()
-    if unknown := {*asked.rows} - ROWS.keys():
+    arguments = parser.parse_args()
+    if unknown := {*arguments.rows} - ROWS.keys():
         parser.error(f"Unknown row {', '.join(sorted(unknown))}. Available: {', '.join(ROWS)}.")
-    runs = runs_of(asked.rows or ROWS)
-    folder, docs = asked.folder.resolve(), asked.docs.resolve()
-    if asked.command == "queue":
-        sys.exit(start_queue(folder, docs, asked.new_code, asked.rows))
-    elif asked.command == "worker":
+    runs = runs_of(arguments.rows or ROWS)
+    folder, docs = arguments.folder.resolve(), arguments.docs.resolve()
+    if arguments.command == "queue":
+        sys.exit(start_queue(folder, docs, arguments.new_code, arguments.rows))
+    elif arguments.command == "worker":
         sys.exit(work(runs, folder, docs))
-    elif asked.command == "status":
+    elif arguments.command == "status":
         print(status(folder, docs))
-    elif asked.command:
-        send(folder, {"pause": signal.SIGSTOP, "continue": signal.SIGCONT}[asked.command])
-    elif asked.rows:
+    elif arguments.command:
+        send(folder, {"pause": signal.SIGSTOP, "continue": signal.SIGCONT}[arguments.command])
+    elif arguments.rows:
         sys.exit(train_all(runs, LOCAL.resolve(), docs))
     else:
         write_table(docs)
@@ -240,14 +243,14 @@ def train_all(runs: Sequence[Run], folder: Path, docs: Path) -> int:
                     train(run, folder)
                     record(run, folder, docs)
                 except (RunError, OSError) as error:
-                    say(f"{run.id} failed: {error}")
+                    print_now(f"{run.id} failed: {error}")
                     failed.append(run.id)
     except BlockingIOError:
-        say(f"{folder}: another process trains here. Use --status or another --folder.")
+        print_now(f"{folder}: another process trains here. Use --status or another --folder.")
         return 2
     except KeyboardInterrupt:
         return 130
-    say(f"{len(failed)} failed: {', '.join(failed)}" if failed else "All runs are done.")
+    print_now(f"{len(failed)} failed: {', '.join(failed)}" if failed else "All runs are done.")
     return 1 if failed else 0
 
 
@@ -260,7 +263,7 @@ def train(run: Run, folder: Path) -> None:
     path = folder / "runs" / run.id
     if path.exists():
         if in_use(path):
-            say(f"{run.id}: waiting for another process that trains it")
+            print_now(f"{run.id}: waiting for another process that trains it")
         with lock(path, wait=True):
             pass
     if reason := unusable(path, run):
@@ -274,7 +277,7 @@ def train(run: Run, folder: Path) -> None:
         settings = ROWS[run.row].settings
         write_json(path / NOTES, {"settings": settings, "variant": run.variant, "seconds": 0})
     write(folder / "running", run.id)
-    say(f"{run.id}: ganmnist.train {' '.join(words)}")
+    print_now(f"{run.id}: ganmnist.train {' '.join(words)}")
     try:
         code = execute([sys.executable, "-m", "ganmnist.train", *words], folder, path / NOTES)
     finally:
@@ -295,7 +298,7 @@ def unusable(path: Path, run: Run) -> str:
     if not (path / LAST).exists():
         return "no checkpoint"
     then, now = read_json(path / "env.json").get("git"), commit_of(ROOT)
-    then = then and then.partition("+")[0]  # "+changes" tells of uncommitted changes
+    then = then and then.partition("+")[0]  # "+changes": uncommitted changes
     return "" if then == now else f"commit {short(then)}, not {short(now)}"
 
 
@@ -365,9 +368,9 @@ def record(run: Run, folder: Path, docs: Path) -> None:
     write_table(docs)
     known = {**result["final"], **result.get("final_ema", {})}
     missing = [name for name in ROWS[run.row].metrics.split() if name not in known]
-    say(f"{run.id} is done: {result['final']}")
+    print_now(f"{run.id} is done: {result['final']}")
     if missing:
-        say(f"{run.id} has no metric {', '.join(missing)}. Available: {', '.join(known)}.")
+        print_now(f"{run.id} has no metric {', '.join(missing)}. Available: {', '.join(known)}.")
 
 
 def is_finished(path: Path) -> bool:
@@ -399,10 +402,10 @@ def start_queue(folder: Path, docs: Path, new_code: bool, rows: Sequence[str]) -
         with lock(folder):
             code = prepare_code(folder, new_code)
     except BlockingIOError:
-        say(f"{folder}: a queue runs here already. Use --status.")
+        print_now(f"{folder}: a queue runs here already. Use --status.")
         return 2
     except subprocess.CalledProcessError as error:
-        say(f"{folder}/code: {error.stderr.strip()}. Use --new-code.")
+        print_now(f"{folder}/code: {error.stderr.strip()}. Use --new-code.")
         return 2
     script = code / "scripts/reproduce.py"
     words = ["--worker", "--folder", str(folder), "--docs", str(docs), *rows]
@@ -416,14 +419,14 @@ def start_queue(folder: Path, docs: Path, new_code: bool, rows: Sequence[str]) -
             stderr=subprocess.STDOUT,
             start_new_session=True,
         )
-    say(f"The queue runs as process group {worker.pid}. Log: {folder}/log")
+    print_now(f"The queue runs as process group {worker.pid}. Log: {folder}/log")
     try:
         ended = worker.wait()
     except KeyboardInterrupt:
-        say(f"The queue keeps running. To end it: kill -- -{worker.pid}")
+        print_now(f"The queue keeps running. To end it: kill -- -{worker.pid}")
         return 130
     exit_code = ended if ended >= 0 else 128 - ended  # -9 (a signal) is 137, as in a shell
-    say(f"The queue ended with exit code {exit_code}. Log: {folder}/log")
+    print_now(f"The queue ended with exit code {exit_code}. Log: {folder}/log")
     return exit_code
 
 
@@ -432,7 +435,7 @@ def work(runs: Sequence[Run], folder: Path, docs: Path) -> int:
     if os.getpid() != os.getpgrp():
         os.setsid()
     os.nice(10)
-    say(f"{date.today()}: the queue starts at commit {short(commit_of(ROOT))}")
+    print_now(f"{date.today()}: the queue starts at commit {short(commit_of(ROOT))}")
     return train_all(runs, folder, docs)
 
 
@@ -444,7 +447,7 @@ def prepare_code(folder: Path, new: bool) -> Path:
     """
     code, commit = folder / "code", git(ROOT, "rev-parse", "HEAD")
     if git(ROOT, "status", "--porcelain", "--untracked-files=no"):
-        say("This checkout has uncommitted changes. The queue does not use them.")
+        print_now("This checkout has uncommitted changes. The queue does not use them.")
     if code.exists() and new:
         try:
             git(ROOT, "worktree", "remove", "--force", str(code))
@@ -453,11 +456,11 @@ def prepare_code(folder: Path, new: bool) -> Path:
     if code.exists():
         kept = git(code, "rev-parse", "HEAD")
         other = "" if kept == commit else f", not {short(commit)}. Use --new-code to change it"
-        say(f"{code} keeps commit {short(kept)}{other}.")
+        print_now(f"{code} keeps commit {short(kept)}{other}.")
     else:
         # --force: the same place may be registered from a folder that is gone.
         git(ROOT, "worktree", "add", "--force", "--detach", str(code), commit)
-        say(f"{code} has commit {short(commit)}.")
+        print_now(f"{code} has commit {short(commit)}.")
     return code
 
 
@@ -467,7 +470,7 @@ def send(folder: Path, number: signal.Signals) -> None:
         sys.exit(f"{folder}: no queue runs here.")
     group = int((folder / "pid").read_text())
     os.killpg(group, number)
-    say(f"{number.name} sent to process group {group}.")
+    print_now(f"{number.name} sent to process group {group}.")
 
 
 def status(folder: Path, docs: Path) -> str:
@@ -558,7 +561,7 @@ def values(metric: str, part: str, results: Sequence[dict[str, Any]]) -> str:
 # Helpers
 
 
-def say(text: str) -> None:
+def print_now(text: str) -> None:
     print(text, flush=True)
 
 
@@ -596,7 +599,7 @@ def set_aside(path: Path, folder: Path, reason: str) -> None:
         count += 1
         target = folder / "old" / f"{path.name}_{count}"
     path.rename(target)
-    say(f"{path.name}: moved to {target} ({reason})")
+    print_now(f"{path.name}: moved to {target} ({reason})")
 
 
 @contextmanager

@@ -1,8 +1,8 @@
-"""Makes docs/results.md from the runs whose results are kept in docs/results/.
+"""Writes docs/results.md from the results in docs/results/.
 
     python scripts/results.py [RUN ...]
 
-Each RUN is a folder under logs/; what it came to is copied to docs/results/ first.
+Each RUN is a folder under logs/. Its summary and environment are copied to docs/results/ first.
 """
 
 from __future__ import annotations
@@ -23,44 +23,50 @@ Result = dict[str, Any]  # {"summary": summary.json, "env": env.json} of a run
 
 HEAD = """# Results
 
-Made by `python scripts/results.py` from the summaries in [results/](results/); what the figures
-mean is in [metrics.md](metrics.md). Where two stand together they are of the generator as trained
-and of its moving average.
+`python scripts/results.py` writes this page from the summaries in [results/](results/), one file
+per run. [Metrics](metrics.md) defines the keys. In a cell with two values, the first is for the
+trained weights of the generator, the second for their moving average.
 """
 RECIPES = """
-## The recipes
+## Recipes A and B
 
-Of the last epoch, 10,000 images. `floor` is the `fid` of real images.
+Metrics of the last epoch, 10,000 images. Lower `fid` is better. `floor` is the `fid` of real
+images.
 """
 OBJECTIVES = """
-## Every objective on one budget
+## Objectives on an equal budget
 
-`experiment=comparison`: a narrow DCGAN without norm layers in D, 2 epochs (120,000 images), and for
-all rows Adam at 1e-3 with betas (0, 0.99) and one step of D to one of G. Mean and standard
-deviation over the seeds that did not diverge; seconds are of one core, two runs at a time, with a
-third program beside some of them, so they tell a penalty from none and not much more. Rate and
-betas were chosen by what `bce_logits` does and nothing was tuned for any other row, so this
-compares what objectives do untouched, not what they can do: the papers give WGAN and WGAN-GP five
-steps of D. Missing rows have not been run: `python scripts/compare.py objectives` runs them.
+`experiment=comparison`: a narrow DCGAN without norm layers in D, 2 epochs (120,000 images). All
+rows have Adam at 1e-3 with betas (0, 0.99) and one discriminator step per generator step. The
+values are the mean and the standard deviation over the seeds that did not diverge. "Best" is the
+checkpoint with the lowest `val_fid`. Lower `fid` is better.
+
+- The learning rate and the betas were chosen with `bce_logits`. No other row was tuned. The table
+  compares the objectives with equal settings, not their best results: the papers have five
+  discriminator steps for WGAN and WGAN-GP.
+- Seconds are for one core. Two runs were trained at a time, some of them beside a third program.
+  They show the cost of a penalty, but no small difference.
+- `python scripts/compare.py objectives` trains the missing rows.
 """
 ADDITIONS = """
-## Penalties and stabilisers on the same budget
+## Penalties and stabilizers on an equal budget
 
-One of them at a time, with its default settings, added to `objective=bce_logits` of the table
-above, one seed: differences below 1, that row's own spread, mean nothing.
-`python scripts/compare.py additions`. The rows `minibatch_discrimination`, `minibatch_std` and
-`diffaugment` are of commit `d85261f`, before these three changed.
+`python scripts/compare.py additions`: each row adds one penalty or stabilizer with its default
+settings, or another optimizer, to `objective=bce_logits` of the table above. One seed: differences
+below 1, the spread of that objective, are not significant. The rows `minibatch_discrimination`,
+`minibatch_std` and `diffaugment` are of commit `d85261f`, before these three changed.
 """
 STACKED = """
 ## Stacked MNIST
 
-`experiment=stacked`, 26,000 samples, by `python scripts/compare.py stacked`; all rows with Adam at
-1e-3, betas (0, 0.99) and one step of D to one of G, whatever their papers have. Real images get
-{modes} modes and a KL of {mode_kl} from the same classifier. For the published budget, that
-of PacGAN (6.4 million images), add `epochs=107` to a row's command.
+`python scripts/compare.py stacked`: `experiment=stacked`, 26,000 samples. All rows have Adam at
+1e-3, betas (0, 0.99) and one discriminator step per generator step, unlike the papers. Real images
+have {modes} modes and a KL of {mode_kl} with the same classifier. More modes and a lower KL are
+better. For PacGAN's published budget (6.4 million images), add `epochs=107` to the command of a
+row.
 """
 STACKED_PUBLISHED = """
-Published, with other classifiers and networks, of 6.4 million images or more:
+Published numbers, with other classifiers and networks, after 6.4 million images or more:
 
 | | modes | KL |
 |---|---|---|
@@ -75,32 +81,34 @@ Published, with other classifiers and networks, of 6.4 million images or more:
 
 
 def keep(run: Path) -> None:
-    """Copies what a run came to, and how it was started."""
+    """Copies the summary and the environment of a run."""
     summary, env = (json.loads((run / name).read_text()) for name in ("summary.json", "env.json"))
-    name = f"{summary['task']}_seed{summary['settings']['seed']}.json"
+    name = f"{summary['name']}_seed{summary['settings']['seed']}.json"
     content = {"summary": summary, "env": env}
     (RESULTS / name).write_text(json.dumps(content, indent=2) + "\n")
 
 
-def figure(result: Result, when: str, name: str, weights: str = "raw") -> float | None:
-    """A metric of a run, at its end ("final") or by its best checkpoint, whatever data it is of."""
+def metric(result: Result, when: str, name: str, weights: str = "raw") -> float | None:
+    """A metric of the last ("final") or of the best weights of a run; None: not measured."""
     summary = result["summary"]
-    return summary["metrics"].get(when, {}).get(weights, {}).get(key_of(name, summary["data"]))
+    values: dict[str, float] = summary["metrics"].get(when, {}).get(weights, {})
+    return values.get(key_of(name, summary["data"]))
 
 
 def finished(results: Iterable[Result]) -> list[Result]:
-    """Without those that have diverged."""
+    """The runs that have not diverged."""
     return [result for result in results if result["summary"]["status"] == "finished"]
 
 
 def seeds(results: Sequence[Result]) -> str:
-    whole = len(finished(results))
-    return str(whole) if whole == len(results) else f"{whole} of {len(results)}, others diverged"
+    """The number of runs, and how many of them have not diverged."""
+    n = len(finished(results))
+    return str(n) if n == len(results) else f"{n} of {len(results)}, others diverged"
 
 
 def both(result: Result, name: str) -> str:
-    """A final metric as trained / averaged."""
-    values = [figure(result, "final", name, weights) for weights in ("raw", "ema")]
+    """A final metric with trained / averaged weights."""
+    values = [metric(result, "final", name, weights) for weights in ("raw", "ema")]
     return " / ".join(f"{value:.3f}" for value in values if value is not None)
 
 
@@ -113,11 +121,11 @@ def spread(values: Iterable[float | None], decimals: int = 2) -> str:
 
 
 def spreads(results: Sequence[Result], name: str, weights: str, decimals: int) -> str:
-    return spread((figure(result, "final", name, weights) for result in results), decimals)
+    return spread((metric(result, "final", name, weights) for result in results), decimals)
 
 
 def command(result: Result) -> str:
-    """How the run was started, as one types it."""
+    """The command of the run."""
     words = [word for word in result["env"]["command"][1:] if word != "-m"]
     return f"`python -m {' '.join(words)}`"
 
@@ -126,10 +134,10 @@ def seconds(results: Sequence[Result]) -> str:
     return f"{mean(r['summary']['seconds'] for r in results):,.0f}" if results else ""
 
 
-def picture(task: str) -> str:
-    """The row of images that scripts/compare.py has drawn."""
-    place = f"images/compare/{task}.png"
-    return f'<img src="{place}" height="30" alt="">' if (DOCS / place).exists() else ""
+def sample(name: str) -> str:
+    """The row of images that scripts/compare.py has saved."""
+    path = f"images/compare/{name}.png"
+    return f'<img src="{path}" height="30" alt="">' if (DOCS / path).exists() else ""
 
 
 def table(titles: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -142,42 +150,42 @@ def recipes(results: Sequence[Result]) -> str:
     titles = ("run", "seed", "epochs", *columns, "floor", "seconds", "threads", "command")
     rows = []
     for result in results:
-        summary, floor = result["summary"], figure(result, "final", "fid_floor")
+        summary, floor = result["summary"], metric(result, "final", "fid_floor")
         rows.append(
             [
-                *(summary["task"], str(summary["settings"]["seed"]), str(summary["epochs"])),
+                *(summary["name"], str(summary["settings"]["seed"]), str(summary["epochs"])),
                 *(both(result, name) for name in columns),
                 *(f"{floor:.3f}", seconds([result]), str(result["env"]["threads"])),
                 command(result),
             ]
         )
     means = [
-        f"- {task}, `fid` over {len(runs)} seeds: as trained "
-        f"{spread(figure(r, 'final', 'fid') for r in runs)}, averaged "
-        f"{spread(figure(r, 'final', 'fid', 'ema') for r in runs)}\n"
-        for task, runs in by_task(results).items()
+        f"- {name}, `fid` over {len(runs)} seeds: as trained "
+        f"{spread(metric(r, 'final', 'fid') for r in runs)}, averaged "
+        f"{spread(metric(r, 'final', 'fid', 'ema') for r in runs)}\n"
+        for name, runs in by_name(results).items()
         if len(runs) > 1
     ]
     return f"{RECIPES}\n{table(titles, rows)}\n{''.join(means)}"
 
 
 def compared(first: str, results: Sequence[Result]) -> str:
-    """The lowest `fid` first; what diverged with every seed comes last."""
-    figures_of = ("best `fid`", "last `fid`", "precision", "coverage", "seconds")
-    titles = (first, "seeds", *figures_of, "seed 0 draws")
+    """A table by ascending `fid`. Rows whose runs have all diverged come last."""
+    columns = ("best `fid`", "last `fid`", "precision", "coverage", "seconds")
+    titles = (first, "seeds", *columns, "samples, seed 0")
     rows = []
-    for task, runs in sorted(by_task(results).items(), key=lambda item: best_fid(item[1])):
-        figures = [("best", "fid"), ("final", "fid"), ("final", "precision"), ("final", "coverage")]
+    for name, runs in sorted(by_name(results).items(), key=lambda item: best_fid(item[1])):
+        metrics = [("best", "fid"), ("final", "fid"), ("final", "precision"), ("final", "coverage")]
         kept = finished(runs)
-        cells = [spread(figure(run, *which) for run in kept) for which in figures]
-        name = task.partition("_")[2]
-        rows.append([f"`{name}`", seeds(runs), *cells, seconds(kept), picture(task)])
+        cells = [spread(metric(run, *part) for run in kept) for part in metrics]
+        row = name.partition("_")[2]
+        rows.append([f"`{row}`", seeds(runs), *cells, seconds(kept), sample(name)])
     return table(titles, rows)
 
 
 def best_fid(results: Sequence[Result]) -> float:
-    """Its mean over the runs that did not diverge."""
-    known = [figure(result, "best", "fid") for result in finished(results)]
+    """The mean best `fid` over the runs that have not diverged."""
+    known = [metric(result, "best", "fid") for result in finished(results)]
     return mean(value for value in known if value is not None) if any(known) else math.inf
 
 
@@ -190,9 +198,9 @@ def additions(results: Sequence[Result]) -> str:
 
 
 def stacked(results: Sequence[Result]) -> str:
-    titles = ("run", "seeds", "modes", "KL", "images seen", "seconds", "command", "seed 0 draws")
+    titles = ("run", "seeds", "modes", "KL", "images seen", "seconds", "command", "samples, seed 0")
     rows = []
-    for task, runs in by_task(results).items():
+    for name, runs in by_name(results).items():
         kept = finished(runs)
         modes, kl = (
             " / ".join(filter(None, (spreads(kept, name, w, decimals) for w in ("raw", "ema"))))
@@ -200,25 +208,24 @@ def stacked(results: Sequence[Result]) -> str:
         )
         first = (kept or runs)[0]
         images = f"{first['summary']['images_seen']:,}"
-        name = task.removeprefix("stacked_")
-        how = command(first)
-        rows.append([name, seeds(runs), modes, kl, images, seconds(kept), how, picture(task)])
+        cells = [seeds(runs), modes, kl, images, seconds(kept), command(first), sample(name)]
+        rows.append([name.removeprefix("stacked_"), *cells])
     real = {
-        name: spread((figure(run, "final", f"real_{name}") for run in finished(results)[:1]), n)
+        name: spread((metric(run, "final", f"real_{name}") for run in finished(results)[:1]), n)
         for name, n in (("modes", 0), ("mode_kl", 3))
     }
     return f"{STACKED.format(**real)}\n{table(titles, rows)}{STACKED_PUBLISHED}"
 
 
-def by_task(results: Iterable[Result]) -> dict[str, list[Result]]:
-    tasks: dict[str, list[Result]] = {}
+def by_name(results: Iterable[Result]) -> dict[str, list[Result]]:
+    runs: dict[str, list[Result]] = {}
     for result in results:
-        tasks.setdefault(result["summary"]["task"], []).append(result)
-    return tasks
+        runs.setdefault(result["summary"]["name"], []).append(result)
+    return runs
 
 
 def render(results: Sequence[Result]) -> str:
-    """The page; a table without any row is left out."""
+    """The page. A table without rows is left out."""
     tables: dict[tuple[str, ...], Callable[[Sequence[Result]], str]] = {
         ("paper_dcgan", "report_mlp"): recipes,
         ("objectives_",): objectives,
@@ -226,9 +233,9 @@ def render(results: Sequence[Result]) -> str:
         ("stacked_",): stacked,
     }
     page = HEAD
-    for tasks, draw in tables.items():
-        if rows := [r for r in results if r["summary"]["task"].startswith(tasks)]:
-            page += draw(rows)
+    for prefixes, section in tables.items():
+        if rows := [r for r in results if r["summary"]["name"].startswith(prefixes)]:
+            page += section(rows)
     return page
 
 

@@ -1,11 +1,10 @@
-"""An experiment seed by seed, timed from pressing Enter to its end.
+"""Trains an experiment with several seeds and measures the time of the whole command.
 
     python scripts/seeds.py speedrun [--seeds 0 1 2 3 4]
     python scripts/seeds.py flagship --seeds 0 1 2 --settings trainer.precision=32-true
 
-Each run is a process of its own; its seconds are those of the whole process, from imports to the
-report, pictures and the table at its end among them. Results go to docs/NAME.json, those of a seed
-in the place of its earlier ones.
+Each run is a process of its own. Its seconds include imports, images, final metrics and the report.
+Results go to docs/NAME.json. A seed replaces its earlier result.
 """
 
 from __future__ import annotations
@@ -24,18 +23,18 @@ from typing import Any
 
 import torch
 
-from ganmnist.environment import cpu_model
+from ganmnist.runs.environment import cpu_model
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 
 
 def run(words: list[str], seed: int, folder: str) -> dict[str, Any]:
-    """One run: its seconds, and what its averaged generator came to."""
-    began = time.perf_counter()
-    ended = subprocess.run([*words, f"seed={seed}", f"hydra.run.dir={folder}"])
-    seconds = time.perf_counter() - began
-    if ended.returncode:
-        raise SystemExit(f"seed {seed} ended with {ended.returncode}")
+    """One run: its seconds, and the final metrics of its averaged generator."""
+    start = time.perf_counter()
+    done = subprocess.run([*words, f"seed={seed}", f"hydra.run.dir={folder}"])
+    seconds = time.perf_counter() - start
+    if done.returncode:
+        raise SystemExit(f"Seed {seed} failed with exit code {done.returncode}.")
     summary = json.loads(Path(folder, "summary.json").read_text())
     metrics = summary["metrics"]
     return {
@@ -53,12 +52,12 @@ def main() -> None:
     parser.add_argument("experiment", help="a choice of conf/experiment/")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--settings", nargs="*", default=[], help="overrides for ganmnist.train")
-    asked = parser.parse_args()
+    arguments = parser.parse_args()
     words = [sys.executable, "-m", "ganmnist.train", "trainer=cpu"]
-    words += [f"experiment={asked.experiment}", *asked.settings]
-    file = DOCS / f"{asked.experiment}.json"
+    words += [f"experiment={arguments.experiment}", *arguments.settings]
+    file = DOCS / f"{arguments.experiment}.json"
     runs = {r["seed"]: r for r in json.loads(file.read_text())["runs"]} if file.exists() else {}
-    for seed in asked.seeds:
+    for seed in arguments.seeds:
         with tempfile.TemporaryDirectory() as folder:
             runs[seed] = run(words, seed, folder)
         print(json.dumps(runs[seed]), flush=True)

@@ -1,7 +1,8 @@
-"""Configuration: every choice composes and trains, and the recipes are what their sources say."""
+"""Every choice composes, every experiment trains, and recipes have the values of their sources."""
 
 import csv
 import json
+import re
 import shutil
 from itertools import chain
 from pathlib import Path
@@ -9,25 +10,27 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import configuration
+from helpers.config import configuration
+from helpers.launch import BRIEF, BRIEFLY_MEASURED
+from helpers.networks import NARROW, choices
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
-from launch import BRIEF, BRIEFLY_MEASURED
 from omegaconf import OmegaConf
 
-from ganmnist import cli
-from ganmnist.config import resolve_norm
-from ganmnist.paths import conf_dir
+from ganmnist.runs import command_line
+from ganmnist.runs.config import resolve_norm
+from ganmnist.runs.folders import conf_dir
+from ganmnist.runs.unused import check_used
 from ganmnist.train import find_scalar, train
 
 CONF = conf_dir()
 GROUPS = {
-    folder.name: {file.stem for file in folder.glob("*.yaml")}
+    folder.name: set(choices(folder.name))
     for folder in CONF.iterdir()
     if folder.is_dir() and folder.name != "hydra"
 }
 CHOICES = sorted(f"{group}={choice}" for group in GROUPS for choice in GROUPS[group])
-KNOBS = ("epochs", "lr", "batch_size", "latent_dim", "every")
+OPTIONS = ("epochs", "lr", "batch_size", "latent_dim", "sample_every")
 
 
 def plain(*overrides: str) -> dict[str, Any]:
@@ -36,8 +39,8 @@ def plain(*overrides: str) -> dict[str, Any]:
     return OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
 
 
-def test_the_promised_choices_are_there() -> None:
-    promised = {
+def test_documented_choices_exist() -> None:
+    documented = {
         "model": {"dcgan", "dcgan_fc", "dcgan64", "mlp", "noisy_mlp", "resnet", "r3gan"},
         "objective": {
             *("bce", "bce_logits", "minimax", "lsgan", "wgan", "wgan_gp", "dragan", "hinge"),
@@ -68,55 +71,78 @@ def test_the_promised_choices_are_there() -> None:
             *("paper_gan", "paper_infogan", "paper_bigan"),
         },
     }
-    missing = {group: promised[group] - GROUPS[group] for group in promised}
+    missing = {group: documented[group] - GROUPS[group] for group in documented}
     assert not any(missing.values()), missing
 
 
 @pytest.mark.parametrize("choice", CHOICES)
 def test_every_choice_composes(choice: str) -> None:
     config = plain(choice)
-    assert config["gan"]["generator"]["_target_"].startswith("ganmnist.networks.")
+    assert config["family"]["generator"]["_target_"].startswith("ganmnist.networks.")
 
 
-@pytest.mark.parametrize("file", sorted(CONF.rglob("*.yaml")), ids=lambda file: file.stem)
-def test_every_file_is_under_30_lines(file: Path) -> None:
+@pytest.mark.parametrize("file", sorted(CONF.rglob("*/*.yaml")), ids=lambda file: file.stem)
+def test_every_file_of_a_group_is_under_30_lines(file: Path) -> None:
     assert len(file.read_text().splitlines()) < 30
 
 
-NARROW = {
-    "dcgan64": ["model.generator.widths=[4,4,4,4]", "model.discriminator.widths=[4,4,4,4]"],
-    "paper_dcgan": ["model.generator.widths=[4,4,4]", "model.discriminator.widths=[4,4]"],
-    "paper_r3gan": [
-        f"model.{player}.{setting}"
-        for player in ("generator", "discriminator")
-        for setting in ("widths=[16,16,16]", "group_size=8")
-    ],
-}
+@pytest.mark.parametrize("file", sorted(CONF.rglob("*.yaml")), ids=lambda file: file.stem)
+def test_every_file_begins_with_a_comment(file: Path) -> None:
+    lines = [line for line in file.read_text().splitlines() if not line.startswith("# @package")]
+    assert lines[0].startswith("# ")
+
+
+def test_every_setting_of_train_yaml_has_a_comment() -> None:
+    text = (CONF / "train.yaml").read_text().partition("_self_")[2].partition("\nhydra:")[0]
+    lines = [line for line in text.splitlines() if re.match(r" *\w+:", line)]
+    assert len(lines) > 25
+    for line in lines:
+        name = line.split(":")[0].strip()
+        assert "#" in line or name in ("_target_", "intervals"), line
+
+
+@pytest.mark.parametrize("group", sorted(GROUPS.keys() - {"experiment"}))
+def test_groups_write_under_their_own_key(group: str) -> None:
+    for file in (CONF / group).glob("*.yaml"):
+        assert "@package" not in file.read_text(), file
+
+
+# The networks of a family and the model compose; lapgan has its own.
+@pytest.mark.parametrize("family", sorted(GROUPS["family"] - {"lapgan"}))
+def test_every_family_reads_every_model(family: str) -> None:
+    for model in GROUPS["model"]:
+        words = [f"family={family}", f"model={model}"]
+        with initialize_config_dir(str(CONF), version_base="1.3"):
+            config = compose("train", ["folder=here", *words], return_hydra_config=True)
+        check_used(config, words, config.hydra.runtime.choices)
 
 
 @pytest.mark.parametrize("experiment", sorted(GROUPS["experiment"]))
 def test_every_experiment_trains(experiment: str, tmp_path: Path, data_root: Path) -> None:
-    few = ("trainer=cpu", "epochs=1", "trainer.limit_train_batches=2", "every=2")
+    few = ("trainer=cpu", "epochs=1", "trainer.limit_train_batches=2", "sample_every=2")
     if not experiment.startswith("teach"):
         few = (*few, "data=digits", *BRIEFLY_MEASURED)
-    narrow = NARROW.get(experiment, [])
+    model = {"dcgan64": "dcgan64", "paper_dcgan": "dcgan", "paper_r3gan": "r3gan"}.get(
+        experiment, ""
+    )
+    narrow = NARROW.get(model, ())
     value = train(configuration(f"folder={tmp_path}", f"experiment={experiment}", *few, *narrow))
 
-    promised = {
+    expected = {
         *("env.json", "summary.json", "metrics.csv", "losses.png", "progress.gif", "epochs.png"),
         *("checkpoints/last.ckpt", "samples/real_000002.png", "samples/fake_000002.png"),
         "samples/epoch_001.png",
     }
     files = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()}
-    assert promised <= files
+    assert expected <= files
     summary = json.loads((tmp_path / "summary.json").read_text())
-    assert (summary["task"], summary["status"]) == (experiment, "finished")
+    assert (summary["name"], summary["status"]) == (experiment, "finished")
     assert (summary["epochs"], summary["batches_seen"]) == (1, 2)
     measured = find_scalar(summary["scalars"], summary["metric"], summary["data"])
     assert value == summary["value"] == measured
 
 
-def test_ttur_is_of_every_experiment_whose_players_learn_alike() -> None:
+def test_ttur_works_with_experiments_with_one_learning_rate() -> None:
     for experiment in (
         "paper_dcgan",
         "report_mlp",
@@ -129,14 +155,14 @@ def test_ttur_is_of_every_experiment_whose_players_learn_alike() -> None:
         assert (rates["d"]["lr"], rates["g"]["lr"]) == (4e-3, 1e-3)
 
 
-def test_nobody_needs_to_watch(tmp_path: Path, data_root: Path) -> None:
-    silent = ("callbacks=none", "logger=none", "data=digits", "trainer=cpu", "model=mlp")
-    train(configuration(f"folder={tmp_path}", *silent, "epochs=1", "trainer.limit_train_batches=2"))
+def test_training_without_callbacks_writes_a_summary(tmp_path: Path, data_root: Path) -> None:
+    none = ("callbacks=none", "logger=none", "data=digits", "trainer=cpu", "model=mlp")
+    train(configuration(f"folder={tmp_path}", *none, "epochs=1", "trainer.limit_train_batches=2"))
     assert {path.name for path in tmp_path.iterdir()} == {"env.json", "summary.json"}
     assert json.loads((tmp_path / "summary.json").read_text())["batches_seen"] == 2
 
 
-def test_a_csv_is_all_that_logger_csv_leaves(tmp_path: Path, data_root: Path) -> None:
+def test_logger_csv_writes_metrics_csv_alone(tmp_path: Path, data_root: Path) -> None:
     parts = (
         "logger=csv",
         "metrics=none",
@@ -160,31 +186,30 @@ def test_recipes_train_on_mnist(experiment: str, tmp_path: Path, mnist_root: Pat
     assert (summary["data"], summary["images_seen"]) == ("MNIST", 128)
 
 
-def test_stacked_mnist_counts_its_modes(tmp_path: Path, mnist_root: Path) -> None:
+def test_stacked_mnist_counts_modes(tmp_path: Path, mnist_root: Path) -> None:
     data = ("data=stacked_mnist", f"data.root={mnist_root}", "trainer=cpu", "batch_size=8")
-    few = ("epochs=1", "trainer.limit_train_batches=2", *BRIEFLY_MEASURED, *NARROW["paper_dcgan"])
+    few = ("epochs=1", "trainer.limit_train_batches=2", *BRIEFLY_MEASURED, *NARROW["dcgan"])
     train(configuration(f"folder={tmp_path}", *data, *few))
     summary = json.loads((tmp_path / "summary.json").read_text())
     final = summary["metrics"]["final"]["raw"]
     assert 1 <= final["stackedmnist_modes"] <= 100
-    assert 90 < final["stackedmnist_real_modes"] <= 100  # of as many real triples
+    assert 90 < final["stackedmnist_real_modes"] <= 100  # of 100 real triples
     assert final["stackedmnist_mode_kl"] >= 0
 
 
 # The recipes, value by value.
 
 DCGAN = {
-    "gan.generator": {
+    "family.generator": {
+        "_partial_": True,
         "_target_": "ganmnist.networks.dcgan.Generator",
-        "latent_dim": 100,
-        "channels": 1,
         "widths": [256, 128, 64],
         "kernels": [4, 3, 4, 4],
         "strides": [1, 2, 2, 2],
     },
-    "gan.discriminator": {
+    "family.discriminator": {
+        "_partial_": True,
         "_target_": "ganmnist.networks.dcgan.Discriminator",
-        "channels": 1,
         "widths": [64, 128],
         "kernels": [4, 4, 7],
         "strides": [2, 2, 1],
@@ -192,20 +217,19 @@ DCGAN = {
         "first_norm": True,
         "slope": 0.2,
     },
-    "datamodule.image_size": 28,
+    "data.image_size": 28,
 }
 DCGAN64 = {
-    "gan.generator": {
+    "family.generator": {
+        "_partial_": True,
         "_target_": "ganmnist.networks.dcgan.Generator",
-        "latent_dim": 100,
-        "channels": 1,
         "widths": [512, 256, 128, 64],
         "kernels": [4, 4, 4, 4, 4],
         "strides": [1, 2, 2, 2, 2],
     },
-    "gan.discriminator": {
+    "family.discriminator": {
+        "_partial_": True,
         "_target_": "ganmnist.networks.dcgan.Discriminator",
-        "channels": 1,
         "widths": [64, 128, 256, 512],
         "kernels": [4, 4, 4, 4, 4],
         "strides": [2, 2, 2, 2, 1],
@@ -213,13 +237,12 @@ DCGAN64 = {
         "first_norm": False,
         "slope": 0.2,
     },
-    "datamodule.image_size": 64,
+    "data.image_size": 64,
 }
 MLP = {
-    "gan.generator": {
+    "family.generator": {
+        "_partial_": True,
         "_target_": "ganmnist.networks.mlp.Generator",
-        "latent_dim": 100,
-        "channels": 1,
         "image_size": 28,
         "widths": [32, 64, 128],
         "slope": 0.2,
@@ -227,9 +250,9 @@ MLP = {
         "norm": "none",
         "output": "tanh",
     },
-    "gan.discriminator": {
+    "family.discriminator": {
+        "_partial_": True,
         "_target_": "ganmnist.networks.mlp.Discriminator",
-        "channels": 1,
         "image_size": 28,
         "widths": [128, 64, 32],
         "slope": 0.2,
@@ -238,16 +261,18 @@ MLP = {
         "pieces": 1,
         "input_dropout": 0.0,
     },
-    "datamodule.image_size": 28,
+    "data.image_size": 28,
 }
-ALIKE = {
+COMMON = {
     "batch_size": 64,
     "datamodule.batch_size": 64,
-    "every": 200,
-    "gan.latent": {"_target_": "ganmnist.latents.Normal", "dim": 100},
-    "gan.terms": {},
-    "gan.stabilizers": {},
-    "gan.schedules": {},
+    "print_every": 200,
+    "sample_every": 200,
+    "family.latent": {"_target_": "ganmnist.networks.latents.Normal", "dim": 100},
+    "family.penalties": {},
+    "family.auxiliary": {},
+    "family.stabilizers": {},
+    "family.schedules": {},
     "gan.d_steps": 1,
     "gan.g_steps": 1,
     "gan.second_batch": False,
@@ -257,14 +282,14 @@ ALIKE = {
 
 
 def bce(stable: bool) -> dict[str, Any]:
-    settings = {"_target_": "ganmnist.objectives.BCE", "stable": stable, "smoothing": 0.0}
-    return {"gan.objective": settings}
+    settings = {"_target_": "ganmnist.losses.adversarial.BCE", "stable": stable, "smoothing": 0.0}
+    return {"family.objective": settings}
 
 
 RECIPES = {
-    "paper_dcgan": ALIKE | DCGAN | bce(stable=False) | {"epochs": 20, "gan.fresh_fakes": False},
-    "dcgan64": ALIKE | DCGAN64 | bce(stable=False) | {"epochs": 20, "gan.fresh_fakes": False},
-    "report_mlp": ALIKE | MLP | bce(stable=True) | {"epochs": 100, "gan.fresh_fakes": True},
+    "paper_dcgan": COMMON | DCGAN | bce(stable=False) | {"epochs": 20, "gan.resample_fakes": False},
+    "dcgan64": COMMON | DCGAN64 | bce(stable=False) | {"epochs": 20, "gan.resample_fakes": False},
+    "report_mlp": COMMON | MLP | bce(stable=True) | {"epochs": 100, "gan.resample_fakes": True},
 }
 ADAM = {
     "paper_dcgan": (2e-4, (0.5, 0.999)),
@@ -281,102 +306,120 @@ def test_recipe_is_the_table(recipe: str) -> None:
 
 
 @pytest.mark.parametrize("recipe", ADAM)
-def test_recipe_trains_both_players_with_its_adam(recipe: str) -> None:
-    gan = instantiate(configuration(f"experiment={recipe}").gan)
-    for optimizer, player in zip(gan.configure_optimizers(), ("d", "g"), strict=True):
+def test_recipe_trains_both_networks_with_its_adam(recipe: str) -> None:
+    gan = instantiate(configuration("folder=here", f"experiment={recipe}").family)
+    for optimizer, network in zip(gan.configure_optimizers(), ("d", "g"), strict=True):
         assert type(optimizer) is torch.optim.Adam
         assert (optimizer.defaults["lr"], tuple(optimizer.defaults["betas"])) == ADAM[recipe]
         assert (optimizer.defaults["eps"], optimizer.defaults["weight_decay"]) == (1e-8, 0)
         [group] = optimizer.param_groups
-        assert {id(p) for p in group["params"]} == {id(p) for p in gan.parameters_of[player]}
+        assert {id(p) for p in group["params"]} == {id(p) for p in gan.parameters_of[network]}
 
 
 # The presets of papers: what each paper states.
 
 PRESETS: dict[str, dict[str, Any]] = {
     "paper_wgan": {
-        "gan.objective": {"_target_": "ganmnist.objectives.Wasserstein", "clip": 0.01},
+        "family.objective": {"_target_": "ganmnist.losses.adversarial.Wasserstein", "clip": 0.01},
         "gan.d_steps": 5,
         "batch_size": 64,
-        "gan.d_optimizer._target_": "torch.optim.RMSprop",
-        "gan.g_optimizer._target_": "torch.optim.RMSprop",
-        "gan.d_optimizer.lr": 5e-5,
-        "gan.g_optimizer.lr": 5e-5,
+        "optimizer.d._target_": "torch.optim.RMSprop",
+        "optimizer.g._target_": "torch.optim.RMSprop",
+        "optimizer.d.lr": 5e-5,
+        "optimizer.g.lr": 5e-5,
     },
     "paper_wgan_gp": {
-        "gan.objective": {"_target_": "ganmnist.objectives.Wasserstein", "clip": None},
-        "gan.terms.gradient_penalty.weight": 10.0,
+        "objective.clip": None,
+        "objective.penalties.gradient_penalty.weight": 10.0,
         "gan.d_steps": 5,
         "batch_size": 64,
-        "gan.discriminator.norm": "none",
-        "gan.d_optimizer.lr": 1e-4,
-        "gan.d_optimizer.betas": [0.0, 0.9],
-        "gan.g_optimizer.betas": [0.0, 0.9],
+        "family.discriminator.norm": "none",
+        "optimizer.d.lr": 1e-4,
+        "optimizer.d.betas": [0.0, 0.9],
+        "optimizer.g.betas": [0.0, 0.9],
     },
     "paper_lsgan": {
-        "gan.objective": {
-            **{"_target_": "ganmnist.objectives.LeastSquares", "a": 0.0, "b": 1.0, "c": 1.0},
+        "family.objective": {
+            **{
+                "_target_": "ganmnist.losses.adversarial.LeastSquares",
+                "a": 0.0,
+                "b": 1.0,
+                "c": 1.0,
+            },
         },
-        "gan.d_optimizer.betas": [0.5, 0.999],
-        "gan.g_optimizer.betas": [0.5, 0.999],
+        "optimizer.d.betas": [0.5, 0.999],
+        "optimizer.g.betas": [0.5, 0.999],
     },
     "paper_sngan": {
-        "gan.objective": {"_target_": "ganmnist.objectives.Hinge"},
-        "gan.stabilizers.spectral_norm._target_": "ganmnist.networks.stabilizers.SpectralNorm",
+        "family.objective": {"_target_": "ganmnist.losses.adversarial.Hinge"},
+        "family.stabilizers.spectral_norm._target_": "ganmnist.networks.stabilizers.SpectralNorm",
         "gan.d_steps": 5,
         "batch_size": 64,
         "latent_dim": 128,
-        "gan.d_optimizer.lr": 2e-4,
-        "gan.d_optimizer.betas": [0.0, 0.9],
-        "gan.g_optimizer.betas": [0.0, 0.9],
+        "optimizer.d.lr": 2e-4,
+        "optimizer.d.betas": [0.0, 0.9],
+        "optimizer.g.betas": [0.0, 0.9],
     },
     "paper_dragan": {
-        "gan.terms.dragan.weight": 10.0,
+        "objective.penalties.dragan.weight": 10.0,
         "batch_size": 128,
-        "gan.latent": {"_target_": "ganmnist.latents.Uniform", "dim": 100, "low": -1, "high": 1},
-        "gan.d_optimizer.lr": 1e-4,
-        "gan.d_optimizer.betas": [0.5, 0.9],
-        "gan.g_optimizer.betas": [0.5, 0.9],
+        "family.latent": {
+            "_target_": "ganmnist.networks.latents.Uniform",
+            "dim": 100,
+            "low": -1,
+            "high": 1,
+        },
+        "optimizer.d.lr": 1e-4,
+        "optimizer.d.betas": [0.5, 0.9],
+        "optimizer.g.betas": [0.5, 0.9],
     },
     "paper_r3gan": {
-        "gan.objective": {"_target_": "ganmnist.objectives.RelativisticPairing"},
-        "gan.d_optimizer.lr": 2e-4,
-        "gan.d_optimizer.betas": [0.0, 0.9],
-        "gan.schedules.beta2.value.end": 0.99,
-        "gan.schedules.lr.factor.end": 0.25,
+        "objective._target_": "ganmnist.losses.adversarial.RelativisticPairing",
+        "objective.penalties.r1.gamma.start": 1.0,
+        "objective.penalties.r2.gamma.end": 0.1,
+        "optimizer.d.lr": 2e-4,
+        "optimizer.d.betas": [0.0, 0.9],
+        "family.schedules.beta2.value.end": 0.99,
+        "family.schedules.lr.factor.end": 0.25,
         "latent_dim": 64,
     },
     "paper_gan": {
-        "gan.generator.widths": [1200, 1200],
-        "gan.discriminator.widths": [240, 240],
-        "gan.discriminator.pieces": 5,
-        "gan.d_optimizer._target_": "torch.optim.SGD",
-        "gan.d_optimizer.lr": 0.05,
-        "gan.g_optimizer.lr": 0.1,
+        "family.generator.widths": [1200, 1200],
+        "family.discriminator.widths": [240, 240],
+        "family.discriminator.pieces": 5,
+        "optimizer.d._target_": "torch.optim.SGD",
+        "optimizer.d.lr": 0.05,
+        "optimizer.g.lr": 0.1,
         "batch_size": 100,
     },
     "paper_infogan": {
-        "gan.latent.dim": 62 + 10 + 2,
+        "family.latent.dim": 62 + 10 + 2,
         "batch_size": 128,
-        "gan.d_optimizer.lr": 2e-4,
-        "gan.g_optimizer.lr": 1e-3,
-        "gan.terms.information.weight": 1.0,
+        "optimizer.d.lr": 2e-4,
+        "optimizer.g.lr": 1e-3,
+        "family.auxiliary.information.weight": 1.0,
     },
     "paper_bigan": {
-        "gan.encoder.body.widths": [1024, 1024],
-        "gan.encoder.bounded": True,
-        "gan.discriminator.body.widths": [1024],
-        "gan.discriminator.norm": "batch",
-        "gan.d_optimizer.weight_decay": 2 * 2.5e-5,
-        "gan.schedules.lr.factor.begin": 0.5,
-        "gan.schedules.lr.factor.end": 0.01,
+        "family.encoder.body.widths": [1024, 1024],
+        "family.encoder.bounded": True,
+        "family.discriminator.body.widths": [1024],
+        "family.discriminator.norm": "batch",
+        "optimizer.d.weight_decay": 2 * 2.5e-5,
+        "family.schedules.lr.factor.begin": 0.5,
+        "family.schedules.lr.factor.end": 0.01,
         "epochs": 400,
     },
     "few_labels": {
-        "gan.latent": {"_target_": "ganmnist.latents.Uniform", "dim": 100, "low": 0, "high": 1},
+        "family.latent": {
+            "_target_": "ganmnist.networks.latents.Uniform",
+            "dim": 100,
+            "low": 0,
+            "high": 1,
+        },
         "gan.second_batch": True,
         "datamodule.second_batch": True,
-        "gan.terms.few_labels.batch_size": 100,
+        "family.auxiliary.supervised.batch_size": 100,
+        "objective.penalties.feature_matching.weight": 0.004,
         "epochs": 300,
     },
 }
@@ -384,24 +427,24 @@ PRESETS: dict[str, dict[str, Any]] = {
 
 def test_bare_defaults_are_recipe_a() -> None:
     bare, recipe = plain(), plain("experiment=paper_dcgan")
-    assert (bare.pop("task"), recipe.pop("task")) == ("train", "paper_dcgan")
+    assert (bare.pop("name"), recipe.pop("name")) == ("train", "paper_dcgan")
     assert bare == recipe
 
 
-def disturbed(value: Any, name: str = "") -> Any:
-    """Another value of the same type for everything that a recipe has a say in."""
+def changed(value: Any, name: str = "") -> Any:
+    """Another value of the same type for every setting that a recipe pins."""
     if name in ("image_size", "channels", "seed", "chunk", "fused", "_partial_"):
         return value
     if isinstance(value, dict):
-        return {key: disturbed(inner, key) for key, inner in value.items()}
+        return {key: changed(inner, key) for key, inner in value.items()}
     if isinstance(value, list):
-        return [disturbed(inner) for inner in value] or ["another"]
+        return [changed(inner) for inner in value] or ["another"]
     if isinstance(value, bool):
         return not value
     return value + 1 if isinstance(value, int | float) else value
 
 
-def replaced(entry: Any, other: dict[str, str]) -> Any:
+def with_choices(entry: Any, other: dict[str, str]) -> Any:
     """An entry of a defaults list, with another choice for the groups of `other`."""
     if not isinstance(entry, dict):
         return entry
@@ -409,21 +452,20 @@ def replaced(entry: Any, other: dict[str, str]) -> Any:
 
 
 @pytest.mark.parametrize("recipe", [*RECIPES, *PRESETS])
-def test_recipe_does_not_hang_on_the_defaults(recipe: str, tmp_path: Path) -> None:
+def test_recipe_does_not_depend_on_the_defaults(recipe: str, tmp_path: Path) -> None:
     conf = Path(shutil.copytree(CONF, tmp_path / "conf"))
     groups = (conf.glob(f"{group}/*.yaml") for group in ("model", "optimizer", "latent"))
-    named = (conf / f"{name}.yaml" for name in ("train", "gan", "datamodule", "choices"))
-    for file in (*named, *chain(*groups)):
+    for file in (conf / "train.yaml", *chain(*groups)):
         content = OmegaConf.to_container(OmegaConf.load(file))
         defaults = content.pop("defaults", None)
-        content = disturbed(content)
+        content = changed(content)
         if defaults:
-            theirs = plain(f"experiment={recipe}")["gan"]
-            of_mlp = "mlp" in theirs["generator"]["_target_"]
-            other = {"model": "dcgan" if of_mlp else "mlp"}
-            other["objective"] = "bce" if theirs["objective"].get("stable") else "bce_logits"
+            family = plain(f"experiment={recipe}")["family"]
+            is_mlp = "mlp" in family["generator"]["_target_"]
+            other = {"model": "dcgan" if is_mlp else "mlp"}
+            other["objective"] = "bce" if family["objective"].get("stable") else "bce_logits"
             other |= {"penalty": "r1", "stabilizer": "minibatch_std", "schedule": "cosine"}
-            content["defaults"] = [replaced(entry, other) for entry in defaults]
+            content["defaults"] = [with_choices(entry, other) for entry in defaults]
         OmegaConf.save(OmegaConf.create(content), file)
 
     def composed(*overrides: str) -> dict[str, Any]:
@@ -431,21 +473,21 @@ def test_recipe_does_not_hang_on_the_defaults(recipe: str, tmp_path: Path) -> No
             config = compose("train", ["folder=here", *overrides])
         return OmegaConf.to_container(config, resolve=True)
 
-    asked = f"experiment={recipe}"
-    expected, bare, found = plain(asked), composed(), composed(asked)
-    for part in (*(KNOBS if recipe in RECIPES else KNOBS[:4]), "gan"):
+    word = f"experiment={recipe}"
+    expected, bare, found = plain(word), composed(), composed(word)
+    for part in (*(OPTIONS if recipe in RECIPES else OPTIONS[:4]), "gan", "family"):
         assert bare[part] != expected[part]
         assert found[part] == expected[part]
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_lr_is_both_players_and_either_may_differ(recipe: str) -> None:
-    gan = plain(f"experiment={recipe}", "lr=0.5", "optimizer.d.lr=0.25")["gan"]
-    assert (gan["d_optimizer"]["lr"], gan["g_optimizer"]["lr"]) == (0.25, 0.5)
+def test_lr_sets_both_networks_and_either_may_differ(recipe: str) -> None:
+    optimizers = plain(f"experiment={recipe}", "lr=0.5", "optimizer.d.lr=0.25")["optimizer"]
+    assert (optimizers["d"]["lr"], optimizers["g"]["lr"]) == (0.25, 0.5)
 
 
 @pytest.mark.parametrize(
-    ("asked", "norm"),
+    ("words", "norm"),
     [
         ("", "batch"),
         ("objective=wgan_gp", "layer"),
@@ -456,40 +498,41 @@ def test_lr_is_both_players_and_either_may_differ(recipe: str) -> None:
         ("objective=wgan_gp model.discriminator.norm=instance", "instance"),
         ("experiment=paper_wgan_gp", "none"),
         ("objective=wgan_gp family=bigan", "layer"),
-        ("penalty=gradient_penalty family=aae", "batch"),  # of the encoder: D is a perceptron
+        (
+            "penalty=gradient_penalty family=aae",
+            "batch",
+        ),  # of the encoder; D is an MLP
         ("stabilizer=spectral_norm family=lapgan", "batch"),
     ],
 )
-def test_auto_norm_is_what_losses_and_stabilizers_need(asked: str, norm: str) -> None:
-    assert plain(*asked.split())["model"]["discriminator"]["norm"] == norm
+def test_auto_norm_is_the_norm_that_losses_and_stabilizers_need(words: str, norm: str) -> None:
+    assert plain(*words.split())["model"]["discriminator"]["norm"] == norm
 
 
 @pytest.mark.parametrize("objective", ["wgan_gp", "dragan"])
-def test_the_norm_that_auto_came_to_is_saved(
-    objective: str, tmp_path: Path, data_root: Path
-) -> None:
-    cli.setup()
+def test_resolved_norm_is_saved(objective: str, tmp_path: Path, data_root: Path) -> None:
+    command_line.setup()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose("train", [f"folder={tmp_path}", *BRIEF, f"objective={objective}"])
     assert config.model.discriminator.norm == "auto"
     train(config)
     checkpoint = torch.load(tmp_path / "checkpoints/last.ckpt", weights_only=True)
-    assert checkpoint["hyper_parameters"]["gan"]["discriminator"]["norm"] == "layer"
+    assert checkpoint["hyper_parameters"]["family"]["discriminator"]["norm"] == "layer"
 
 
 @pytest.mark.parametrize("preset", PRESETS)
-def test_a_preset_has_the_values_of_its_paper(preset: str) -> None:
+def test_preset_has_the_values_of_its_paper(preset: str) -> None:
     config = OmegaConf.create(plain(f"experiment={preset}"))
     assert {key: OmegaConf.select(config, key) for key in PRESETS[preset]} == PRESETS[preset]
 
 
 def test_auto_norm_is_resolved_in_a_copy_of_a_network() -> None:
-    """A family's file that changes a setting of D's body makes a copy of model.discriminator."""
-    cli.setup()
+    """A family that changes a setting of D's body has a copy of model.discriminator."""
+    command_line.setup()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose("train", ["folder=here", "family=bigan"])
     own = OmegaConf.to_container(config.model.discriminator, resolve=True)
     OmegaConf.update(config, "family.discriminator.body", {**own, "slope": 0.1})
     resolve_norm(config)
-    body = config.gan.discriminator.body
+    body = config.family.discriminator.body
     assert (body.norm, body.slope) == ("batch", 0.1)

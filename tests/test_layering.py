@@ -1,4 +1,4 @@
-"""The house: who may know whom."""
+"""Layers: which module may import which."""
 
 import ast
 import subprocess
@@ -20,7 +20,7 @@ ENTRY_POINTS = {"train", "evaluate", "generate"}
 
 
 def statements(tree: ast.AST) -> Iterator[ast.AST]:
-    """All nodes but those under `if TYPE_CHECKING`, which nothing runs."""
+    """All nodes but those under `if TYPE_CHECKING`, which never run."""
     for node in ast.iter_child_nodes(tree):
         if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
             continue
@@ -56,7 +56,7 @@ def foreign(module: str) -> set[str]:
 
 
 def own(module: str) -> set[str]:
-    """The modules of ours that a module imports."""
+    """The modules of this package that a module imports."""
     ours = {name.removeprefix("ganmnist.") for name in imports(module) if "ganmnist." in name}
     assert ours <= MODULES.keys()
     return ours
@@ -66,84 +66,66 @@ def importing(*packages: str) -> set[str]:
     return {module for module in MODULES if foreign(module) & set(packages)}
 
 
-def unit(module: str) -> str:
-    """A module, or the folder that it is in."""
+def folder(module: str) -> str:
+    """The folder of a module, or its own name at the top level."""
     return module.partition(".")[0]
 
 
 def test_all_modules_are_found() -> None:
-    assert {"gan", "duel", "train", "networks.dcgan", "data", "data.datamodule"} <= MODULES.keys()
-    assert own("gan") >= {"duel", "objectives"}
+    assert {"gan", "losses.outputs", "train", "networks.dcgan", "data"} <= MODULES.keys()
+    assert own("gan") >= {"losses.outputs", "losses.adversarial"}
     assert "torch" in foreign("gan")
 
 
-@pytest.mark.parametrize("module", [m for m in MODULES if unit(m) == "networks"])
-def test_networks_import_torch_alone(module: str) -> None:
+@pytest.mark.parametrize("module", [m for m in MODULES if folder(m) == "networks"])
+def test_networks_import_torch_and_utils_alone(module: str) -> None:
     assert foreign(module) <= {"torch"}
-    assert {unit(name) for name in own(module)} <= {"networks", "schedules"}
+    assert {folder(name) for name in own(module)} <= {"networks", "utils"}
 
 
-def test_duel_imports_torch_alone() -> None:
-    assert foreign("duel") == {"torch"}
-    assert own("duel") == set()
+@pytest.mark.parametrize("module", [m for m in MODULES if folder(m) == "losses"])
+def test_losses_import_torch_networks_and_utils_alone(module: str) -> None:
+    assert foreign(module) <= {"torch"}
+    assert {folder(name) for name in own(module)} <= {"losses", "networks", "utils"}
 
 
-def test_objectives_know_the_duel_alone() -> None:
-    assert foreign("objectives") == {"torch"}
-    assert own("objectives") == {"duel"}
+def test_schedules_import_nothing() -> None:
+    assert foreign("utils.schedules") == own("utils.schedules") == set()
 
 
-def test_penalties_know_the_duel_and_schedules() -> None:
-    assert foreign("regularizers") == {"torch"}
-    assert own("regularizers") == {"duel", "schedules"}
+def test_gan_imports_no_architecture_no_family_and_no_data() -> None:
+    below = {"losses", "networks", "utils"}
+    assert {folder(name) for name in own("gan")} <= below
+    parts = {"base", "initialization", "latents", "sampler", "stabilizers"}
+    networks = {name.partition(".")[2] for name in own("gan") if folder(name) == "networks"}
+    assert networks <= parts
 
 
-def test_schedules_know_nothing() -> None:
-    assert foreign("schedules") == own("schedules") == set()
+def test_commands_and_runs_alone_import_hydra() -> None:
+    allowed = ENTRY_POINTS | {"runs", "commands"}
+    assert {folder(module) for module in importing("hydra", "omegaconf")} <= allowed
 
 
-def test_the_gan_knows_no_network_and_no_data() -> None:
-    assert own("gan") <= {
-        *("duel", "ema", "errors", "initialization", "objectives", "passes", "pixels", "rng")
-    }
-    tree = ast.parse(MODULES["gan"].read_text())
-    froms = {node.module: node.names for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
-    assert [alias.name for alias in froms["ganmnist.objectives"]] == ["Objective"]
-
-
-def test_hydra_is_known_to_entry_points() -> None:
-    serving = {"cli", "resume", "sweep", "config", "paths"}
-    assert importing("hydra", "omegaconf") <= ENTRY_POINTS | serving
-
-
-def test_what_is_imported_is_asked_for() -> None:
+def test_imported_packages_are_dependencies() -> None:
     project = tomllib.loads((ROOT.parents[1] / "pyproject.toml").read_text())["project"]
-    asked = {Requirement(line).name.lower() for line in project["dependencies"]}
+    dependencies = {Requirement(line).name.lower() for line in project["dependencies"]}
     providers = packages_distributions()
     for package in {name for module in MODULES for name in foreign(module)}:
-        assert asked & {provider.lower() for provider in providers[package]}, package
+        assert dependencies & {provider.lower() for provider in providers[package]}, package
 
 
-def test_lightning_is_known_above_the_mathematics() -> None:
-    knowing = {unit(module) for module in importing("lightning", "pytorch_lightning")}
-    below = {"gan", "data", "callbacks", "loggers", "devices", "environment", "cli"}
-    assert knowing <= ENTRY_POINTS | below
-
-
-def test_imports_go_down() -> None:
-    graph = {unit(module): set[str]() for module in MODULES}
-    for module in MODULES:
-        graph[unit(module)] |= {unit(name) for name in own(module)} - {unit(module)}
-    tuple(TopologicalSorter(graph).static_order())  # raises where imports run in a circle
-    assert not any(ENTRY_POINTS & below for below in graph.values())
-
-
-def test_modules_of_a_folder_import_in_no_circle() -> None:
+def test_imports_of_modules_form_no_circle() -> None:
     tuple(TopologicalSorter({module: own(module) - {module} for module in MODULES}).static_order())
 
 
-@pytest.mark.parametrize("module", ["ganmnist", "ganmnist.cli", "ganmnist.train"])
-def test_what_answers_mistakes_does_not_wait_for_torch(module: str) -> None:
+def test_no_module_imports_a_command() -> None:
+    commands = ENTRY_POINTS | {m for m in MODULES if folder(m) == "commands"}
+    for module in MODULES.keys() - commands - {"__main__"}:
+        assert not own(module) & (commands - {"commands"}), module
+
+
+@pytest.mark.parametrize("module", ["ganmnist", "ganmnist.runs.command_line", "ganmnist.train"])
+def test_command_line_does_not_import_torch(module: str) -> None:
     code = f"import sys, {module}; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     loaded = set(done.stdout.split())

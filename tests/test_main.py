@@ -9,8 +9,8 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
-from conftest import CHECKOUT
-from launch import BRIEF
+from helpers.launch import BRIEF
+from helpers.paths import CHECKOUT
 
 import ganmnist.__main__ as script
 from ganmnist.commands import COMMANDS, Command
@@ -51,7 +51,7 @@ def test_version(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[
     assert capsys.readouterr().out.split() == ["ganmnist", version("ganmnist")]
 
 
-@pytest.mark.parametrize("word", ["trian", "objective=wgan", "--colour"])
+@pytest.mark.parametrize("word", ["trian", "objective=wgan", "--color"])
 def test_unknown_command_ends_with_2(
     word: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -94,7 +94,7 @@ def test_pyproject_installs_the_script() -> None:
     assert getattr(import_module(module), function) is script.main
 
 
-def test_a_command_gets_its_arguments_and_sys_argv_stays(
+def test_command_gets_its_arguments_and_sys_argv_stays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "note_words.py").write_text("given = []\nmain = given.append\n")
@@ -107,7 +107,7 @@ def test_a_command_gets_its_arguments_and_sys_argv_stays(
 
 
 @pytest.mark.parametrize("command", ["train", "evaluate", "generate"])
-def test_a_command_refuses_unknown_settings(command: str, tmp_path: Path) -> None:
+def test_command_refuses_unknown_settings(command: str, tmp_path: Path) -> None:
     done = start(command, "epoch_s=3", folder=tmp_path)
     assert done.returncode == 2
     assert "epoch_s" in done.stderr

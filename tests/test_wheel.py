@@ -1,4 +1,4 @@
-"""The wheel, installed away from the checkout, trains with its own conf/ and with a user's."""
+"""The installed wheel trains with its own conf/ and with YAML files of the user."""
 
 import json
 import os
@@ -7,8 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import CHECKOUT
-from launch import BRIEF, command, own_objective
+from helpers.launch import BRIEF, command, own_objective
+from helpers.paths import CHECKOUT
 
 
 @pytest.fixture(scope="module")
@@ -48,15 +48,15 @@ def test_the_wheel_trains_anywhere(
     own_objective(
         tmp_path,
         "import ganmnist\n"
-        "from ganmnist.objectives import BCE\n\n\n"
+        "from ganmnist.losses.adversarial import BCE\n\n\n"
         "class Mine(BCE):\n"
         "    def __init__(self):\n"
         "        super().__init__()\n"
-        "        open('whence', 'w').write(ganmnist.__file__)\n",
+        "        open('origin', 'w').write(ganmnist.__file__)\n",
     )
     done = command("--config-dir", "my_conf", "objective=mine", *BRIEF, folder=tmp_path)
     assert done.returncode == 0, done.stderr
-    assert Path((tmp_path / "whence").read_text()).parent == installed / "ganmnist"
+    assert Path((tmp_path / "origin").read_text()).parent == installed / "ganmnist"
     [folder] = (tmp_path / "logs/quick").iterdir()
     assert json.loads((folder / "summary.json").read_text())["batches_seen"] == 2
     assert json.loads((folder / "env.json").read_text())["git"] is None

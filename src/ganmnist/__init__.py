@@ -8,15 +8,15 @@ images = gan.sample(64)  # (64, 1, 28, 28) in [-1, 1]
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ganmnist.loading import load
+    from ganmnist.runs.loading import load
 
 __all__ = ["load"]
 
 
 def __getattr__(name: str) -> Any:
-    # Late, so that the command line answers mistakes without importing torch.
+    # A late import: the command line reports mistakes without importing torch.
     if name == "load":
-        from ganmnist.loading import load
+        from ganmnist.runs.loading import load
 
         return load
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

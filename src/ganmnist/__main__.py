@@ -4,6 +4,7 @@ A command gets its arguments as a parameter. sys.argv keeps the command's name, 
 starts the other processes of a run with sys.argv.
 """
 
+import os
 import sys
 from importlib import import_module
 
@@ -19,6 +20,8 @@ def main() -> None:
 
         print(f"ganmnist {version('ganmnist')}")
     elif modules := [command.module for command in COMMANDS if command.name == name]:
+        # A user's modules in the current folder, as with python -m. Installed packages come first.
+        sys.path.append(os.getcwd())
         import_module(modules[0]).main(words)
     else:
         print(f"ganmnist: {describe_unknown(name)}", file=sys.stderr)

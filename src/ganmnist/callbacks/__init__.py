@@ -1,11 +1,14 @@
-"""What watches a run and writes it down; Graphs alone changes how it is played, not what."""
+"""Callbacks: scalars, samples, metrics, checkpoints, health checks, signals and CUDA graphs.
+
+They do not change what a training computes.
+"""
 
 from ganmnist.callbacks.checkpoint import LastCheckpoint
 from ganmnist.callbacks.evaluation import Evaluation
 from ganmnist.callbacks.graphs import Graphs
 from ganmnist.callbacks.health import Health
 from ganmnist.callbacks.interrupt import Interrupt
-from ganmnist.callbacks.plane import Plane
+from ganmnist.callbacks.plane import PlaneSamples
 from ganmnist.callbacks.progress import ProgressBar
 from ganmnist.callbacks.samples import Samples
 from ganmnist.callbacks.scalars import Scalars
@@ -16,7 +19,7 @@ __all__ = [
     "Health",
     "Interrupt",
     "LastCheckpoint",
-    "Plane",
+    "PlaneSamples",
     "ProgressBar",
     "Samples",
     "Scalars",

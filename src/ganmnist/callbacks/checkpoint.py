@@ -16,71 +16,73 @@ import torch
 from lightning.pytorch.callbacks import Callback
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
-from ganmnist.errors import UserError
-from ganmnist.files import is_missing, whole
 from ganmnist.gan import GAN
+from ganmnist.utils.errors import UserError
+from ganmnist.utils.files import atomic_write, failed_to_write
+from ganmnist.utils.hooks import Flush
 
 log = logging.getLogger(__name__)
 
-AGREE_EVERY = 10  # steps: signals and clocks differ, and to ask each other makes all ranks wait
+REDUCE_EVERY = 10  # batches between the reductions of a flag: each makes all ranks wait
 
 
-def any_rank(trainer: L.Trainer, gan: GAN, step: int, asks: bool) -> bool:
-    """Whether a process asks for something, the same answer in all of them.
+def any_rank(trainer: L.Trainer, gan: GAN, batch_idx: int, flag: bool) -> bool:
+    """Whether the flag is set in any process. All processes return the same.
 
-    Several are heard now and then, at the same steps of an epoch, and once all batches are over.
+    Several processes compare their flags every `REDUCE_EVERY` batches of an epoch, and after the
+    last batch of the run. In between this returns False.
     """
     if trainer.world_size == 1:
-        return asks
-    if step % AGREE_EVERY and gan.batches_seen < gan.batches_of_run:
+        return flag
+    if batch_idx % REDUCE_EVERY and gan.state.batches_seen < gan.batches_of_run:
         return False
-    answer = trainer.strategy.reduce(torch.tensor(float(asks), device=gan.device), reduce_op="max")
-    return bool(answer)
+    result = trainer.strategy.reduce(torch.tensor(float(flag), device=gan.device), reduce_op="max")
+    return bool(result)
 
 
 def save_checkpoint(trainer: L.Trainer, path: Path) -> bool:
-    """The whole state of training in one file; all ranks take part, rank 0 writes.
+    """Writes a checkpoint. All ranks take part, rank 0 writes.
 
-    Returns whether the file could be written.
+    Returns False if the file cannot be written.
 
     Raises:
-        UserError: a weight is no number, so that the file is better left as it was.
+        UserError: a weight is not finite. An older file is unchanged.
     """
     gan = trainer.lightning_module
     for name, value in gan.state_dict().items():
         if not value.isfinite().all():
             raise UserError(
-                f"{name} is not finite after batch {gan.batches_seen:,}: the run has diverged. Try "
-                f"a lower lr, or objective=bce_logits; a checkpoint in {path.parent} is finite."
+                f"{name} is not finite after batch {gan.state.batches_seen:,}: the run has "
+                "diverged. Use a lower lr, or objective=bce_logits. Checkpoints in "
+                f"{path.parent} are finite."
             )
     trainer.save_checkpoint(path)
-    return not is_missing(path)
+    return not failed_to_write(path)
 
 
-class WholeFiles(TorchCheckpointIO):
-    """Lightning's way to a checkpoint's file, by which a full disk does not end a training."""
+class AtomicCheckpointIO(TorchCheckpointIO):
+    """Writes checkpoints atomically. A full disk does not end the training."""
 
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
     ) -> None:
         content = BytesIO()
         torch.save(checkpoint, content)
-        with whole(Path(path), durable=True) as part:
+        with atomic_write(Path(path), durable=True) as part:
             part.write_bytes(content.getbuffer())
 
 
 class LastCheckpoint(Callback):
-    """last.ckpt, from which a run goes on: after every epoch, and in between if asked.
+    """Writes last.ckpt after every epoch and at intervals. Resume starts from it.
 
-    Lightning's ModelCheckpoint keys on a step counter that counts each optimiser's steps, twice
-    the batches here.
+    Lightning's ModelCheckpoint counts the steps of both optimizers, twice the batches here.
 
     Args:
-        folder: where last.ckpt is replaced, in one move, so that there is a whole one all the time.
-        every_n_batches, every_minutes: also within an epoch; None is not.
+        folder: the folder of last.ckpt.
+        every_n_batches, every_minutes: intervals within an epoch; None: no interval.
     """
 
-    after = 1  # all others, so that a run which goes on from it has what they have seen and done
+    order = 1  # after the callbacks whose state and files belong to the checkpoint
 
     def __init__(
         self,
@@ -94,18 +96,17 @@ class LastCheckpoint(Callback):
         self.path = Path(folder) / "last.ckpt"
         self.every_n_batches = every_n_batches
         self.every_minutes = every_minutes
-        self.saved = perf_counter()
-        self.batch = 0  # of the newest checkpoint
-        # Before training has begun, and within a batch, when one player may have moved and the
-        # other not, there is nothing to save.
+        self.saved_at = perf_counter()
+        self.saved_batch = 0  # batches seen by the newest checkpoint
+        # False within a batch: one network may be updated and the other not.
         self.between_batches = False
 
     def on_train_start(self, trainer: L.Trainer, gan: GAN) -> None:
         self.between_batches = True
         if trainer.is_global_zero:
-            for left in self.path.parent.glob(".*.part"):  # by one who was killed
+            for part in self.path.parent.glob(".*.part"):  # of a killed process
                 with suppress(OSError):
-                    left.unlink()
+                    part.unlink()
 
     def on_train_batch_start(
         self, trainer: L.Trainer, gan: GAN, batch: Any, batch_idx: int
@@ -116,55 +117,59 @@ class LastCheckpoint(Callback):
         self, trainer: L.Trainer, gan: GAN, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         self.between_batches = True
-        if self.due(trainer, gan, batch_idx):
+        if self.is_due(trainer, gan, batch_idx):
             self.save(trainer, gan)
 
-    def due(self, trainer: L.Trainer, gan: GAN, step: int) -> bool:
+    def is_due(self, trainer: L.Trainer, gan: GAN, batch_idx: int) -> bool:
         n = self.every_n_batches
-        if n is not None and gan.batches_seen % n == 0:
+        if n is not None and gan.state.batches_seen % n == 0:
             return True
         if self.every_minutes is None:
             return False
-        late = perf_counter() - self.saved > 60 * self.every_minutes
-        return any_rank(trainer, gan, step, late)
+        overdue = perf_counter() - self.saved_at > 60 * self.every_minutes
+        return any_rank(trainer, gan, batch_idx, overdue)
 
     def on_train_epoch_end(self, trainer: L.Trainer, gan: GAN) -> None:
-        gan.epoch_over = True  # all that follows an epoch has been done
+        gan.state.epoch_over = True
         self.save(trainer, gan)
 
     def on_train_end(self, trainer: L.Trainer, gan: GAN) -> None:
-        self.rescue(trainer, gan)
+        self.save_elsewhere(trainer, gan)
 
     def on_exception(self, trainer: L.Trainer, gan: GAN, exception: BaseException) -> None:
-        # After a crash the state may be broken, and other ranks may not be there to save theirs.
-        # Lightning makes a SystemExit of the SIGTERM that a cluster sends when time is up.
+        # After a crash the state may be inconsistent, and other ranks may have ended. Lightning
+        # turns the SIGTERM of a cluster into a SystemExit.
         stopped = isinstance(exception, KeyboardInterrupt | SystemExit) and trainer.world_size == 1
-        if stopped and self.between_batches and self.batch < gan.batches_seen:
+        if stopped and self.between_batches and self.saved_batch < gan.state.batches_seen:
             try:
                 self.save(trainer, gan)
             except UserError as error:
                 log.error("%s", error)
         if stopped:
-            self.rescue(trainer, gan)
+            self.save_elsewhere(trainer, gan)
 
-    def rescue(self, trainer: L.Trainer, gan: GAN) -> None:
-        """Saves elsewhere what a full disk has kept from its place."""
-        place = place_for(self.path) if is_missing(self.path) else None
-        elsewhere = trainer.strategy.broadcast(place)
+    def save_elsewhere(self, trainer: L.Trainer, gan: GAN) -> None:
+        """Saves to the temporary folder if last.ckpt cannot be written."""
+        path = temporary_path(self.path) if failed_to_write(self.path) else None
+        elsewhere = trainer.strategy.broadcast(path)
         if elsewhere and save_checkpoint(trainer, elsewhere) and trainer.is_global_zero:
-            log.error("The newest weights are in %s: move it to %s.", elsewhere, self.path)
+            log.error(
+                "%s cannot be written. The newest weights are in %s: make room, then move that "
+                "file to %s.",
+                *(self.path, elsewhere, self.path),
+            )
 
     def save(self, trainer: L.Trainer, gan: GAN) -> None:
         for callback in trainer.callbacks:
-            if hasattr(callback, "flush"):  # what is on disk is to be at least as old
+            if isinstance(callback, Flush):  # no file may be older than the checkpoint
                 callback.flush(trainer, gan)
-        self.saved = perf_counter()
+        self.saved_at = perf_counter()
         if save_checkpoint(trainer, self.path):
-            self.batch = gan.batches_seen
+            self.saved_batch = gan.state.batches_seen
 
 
-def place_for(path: Path) -> Path | None:
-    """Where the system keeps temporary files, if there is room."""
+def temporary_path(path: Path) -> Path | None:
+    """A path in the system's temporary folder. None: no such folder is writable."""
     try:
         return Path(gettempdir(), f"ganmnist_{os.getpid()}_{path.name}")
     except FileNotFoundError:

@@ -1,8 +1,8 @@
-"""A whole turn in one launch: both updates recorded once as a CUDA graph, then replayed.
+"""CUDA graphs: both updates of an iteration, captured once and then replayed.
 
-These networks are so small that a GPU waits for Python most of the time. A replay asks nothing of
-Python but to seed the generator and to copy the batch into place, and computes what the turn would
-have computed: dropout and latents too, since the seed is read when the graph runs.
+The networks are so small that a GPU mostly waits for Python. A replay needs Python only to seed the
+generator and to copy the batch. It computes the same numbers, dropout and latents included, because
+the graph reads the seed when it runs.
 """
 
 from __future__ import annotations
@@ -20,135 +20,146 @@ from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
 from torch.optim import Optimizer
 
-from ganmnist.duel import Sample
-from ganmnist.errors import UserError
 from ganmnist.gan import GAN
+from ganmnist.utils.batch import Batch
+from ganmnist.utils.errors import UserError
 
 log = logging.getLogger(__name__)
 
-WARM_UP = 3  # turns of a kind before it is recorded: what is set up lazily has to be there
-MOST = 8  # kinds of turns that are held, and that are remembered until they come again
+WARM_UP = 3  # eager iterations before a capture: lazy initialization must be over
+MAX_KINDS = 8  # captured kinds of iterations, and kinds that are counted for a capture
 
 
 class Graphs(Callback):
-    """Plays turns as CUDA graphs, or says in a line why not and leaves the training as it is.
+    """Runs iterations as CUDA graphs. Without a suitable device it only logs the reason.
+
+    chunk: batches per training_step. More than 1 saves Lightning's overhead, and other callbacks
+        see only the last batch of a chunk.
 
     Raises:
-        UserError: something in a turn cannot be recorded.
+        UserError: an operation of the iteration cannot be captured.
     """
 
+    def __init__(self, chunk: int = 16) -> None:
+        self.chunk = chunk
+
+    def setup(self, trainer: L.Trainer, gan: GAN, stage: str) -> None:
+        if not reason_against(trainer):
+            trainer.datamodule.chunk = self.chunk
+
     def on_train_start(self, trainer: L.Trainer, gan: GAN) -> None:
-        gan.recorder = None
-        if reason := why_not(trainer):
+        gan.step_runner = None
+        if reason := reason_against(trainer):
             log.info("No CUDA graphs: %s.", reason)
         else:
-            gan.recorder = Recorder(gan, Stream(gan.device))
+            gan.step_runner = GraphRunner(gan, CaptureStream(gan.device))
 
     def on_train_end(self, trainer: L.Trainer, gan: GAN) -> None:
-        gan.recorder = None
+        gan.step_runner = None
 
     def on_exception(self, trainer: L.Trainer, gan: GAN, exception: BaseException) -> None:
-        gan.recorder = None
+        gan.step_runner = None
 
 
-def why_not(trainer: L.Trainer) -> str:
-    """Why a training cannot be recorded, empty if it can."""
+def reason_against(trainer: L.Trainer) -> str:
+    """Why this training cannot be captured; empty if it can."""
     if trainer.strategy.root_device.type != "cuda":
         return f"the device is {trainer.strategy.root_device.type}"
     if isinstance(trainer.strategy, DDPStrategy):
-        return "under DDP processes wait for each other"
+        return "DDP communicates between processes"
     if trainer.precision == "16-mixed":
-        return "trainer.precision=16-mixed looks at every gradient"
+        return "trainer.precision=16-mixed reads every gradient"
     return ""
 
 
-class Recorder:
-    """Plays a kind of turn `WARM_UP` times, then records it and replays it from then on.
+class GraphRunner:
+    """Runs each kind of iteration `WARM_UP` times, then captures it, then replays it.
 
-    Turns are of one kind where everything is the same that Python decides: the shapes of the
-    batches, whether G answers, what the clock has told, and the optimisers' settings. While that
-    changes all the time, as under an annealed schedule, the turns are played as they come.
+    Iterations are of one kind if everything that Python decides is equal: the shapes of the
+    batches, whether G is updated, the state of scheduled modules, and the optimizer settings. While
+    a schedule changes these in every iteration, nothing is captured.
     """
 
-    def __init__(self, gan: GAN, stream: Stream) -> None:
+    def __init__(self, gan: GAN, stream: CaptureStream) -> None:
         self.gan = gan
         self.stream = stream
-        self.met: Counter[tuple[Any, ...]] = Counter()  # kinds that are not recorded yet
-        self.recorded: dict[tuple[Any, ...], Turn] = {}
-        self.said = False
+        self.seen: Counter[tuple[Any, ...]] = Counter()  # kinds that are not captured yet
+        self.captured: dict[tuple[Any, ...], CapturedStep] = {}
+        self.warned = False
 
-    def play(self, batches: Sequence[Sample]) -> None:
+    def run_step(self, batches: Sequence[Batch]) -> None:
         kind = self.kind(batches)
-        if turn := self.recorded.get(kind):
-            turn.replay(batches)
-        elif self.met[kind] == WARM_UP:
-            del self.met[kind]
-            if len(self.recorded) == MOST:
-                del self.recorded[next(iter(self.recorded))]
-            self.recorded[kind] = Turn(self.gan, batches, self.stream)
-            self.recorded[kind].replay(batches)
+        if step := self.captured.get(kind):
+            step.replay(batches)
+        elif self.seen[kind] == WARM_UP:
+            del self.seen[kind]
+            if len(self.captured) == MAX_KINDS:
+                del self.captured[next(iter(self.captured))]
+            self.captured[kind] = CapturedStep(self.gan, batches, self.stream)
+            self.captured[kind].replay(batches)
         else:
-            self.met[kind] += 1
-            if len(self.met) > MOST:
-                self.met.clear()
-                if not self.said:
-                    log.info("No CUDA graphs for turns that are all different from each other.")
-                self.said = True
-            with self.stream.aside():
-                self.gan.play(batches)
+            self.seen[kind] += 1
+            if len(self.seen) > MAX_KINDS:
+                self.seen.clear()
+                if not self.warned:
+                    log.info("No CUDA graphs while the settings differ in every iteration.")
+                self.warned = True
+            with self.stream.side_stream():
+                self.gan.run_step(batches)
 
-    def kind(self, batches: Sequence[Sample]) -> tuple[Any, ...]:
+    def kind(self, batches: Sequence[Batch]) -> tuple[Any, ...]:
         gan = self.gan
-        shapes = [tuple(None if slot is None else slot.shape for slot in b) for b in batches]
-        told = [plain(vars(module)) for module in gan.timed]
-        groups = [plain(group) for o in gan.both_optimizers for group in o.param_groups]
-        return (*shapes, gan.answers, *told, *groups)
+        shapes = [tuple(None if value is None else value.shape for value in b) for b in batches]
+        modules = [plain(vars(module)) for module in gan.scheduled_modules]
+        optimizers = (gan.optimizer_of("d"), gan.optimizer_of("g"))
+        groups = [plain(group) for o in optimizers for group in o.param_groups]
+        return (*shapes, gan.is_g_step, *modules, *groups)
 
 
 def plain(settings: dict[str, Any]) -> tuple[Any, ...]:
-    """The settings that Python may decide by, by name; tensors are read where they lie."""
+    """The settings that Python may branch on. Tensors are read on the device."""
     kinds = (bool, int, float, str, tuple)
     return tuple(item for item in settings.items() if isinstance(item[1], kinds))
 
 
-class Turn:
-    """One kind of turn, recorded: where its batches go and where its scalars come out."""
+class CapturedStep:
+    """A captured iteration, its input batches and its scalars."""
 
-    def __init__(self, gan: GAN, batches: Sequence[Sample], stream: Stream) -> None:
+    def __init__(self, gan: GAN, batches: Sequence[Batch], stream: CaptureStream) -> None:
         self.gan = gan
-        self.batches = [Sample(*(s if s is None else s.clone() for s in b)) for b in batches]
+        self.batches = [batch.map(Tensor.clone) for batch in batches]
         self.names: list[str] = []
 
-        def turn() -> Tensor:
-            gan.play(self.batches)
-            row = gan.history.pop(gan.batches_seen)
+        def run() -> Tensor:
+            gan.run_step(self.batches)
+            row = gan.history.pop(gan.state.batches_seen)
             self.names = [*row]
             return torch.stack([value.float() for value in row.values()])
 
         try:
             with capturable(gan):
-                self.run = stream.record(turn)
-        except RuntimeError as error:  # the device's state is lost with it
+                self.run = stream.capture(run)
+        except RuntimeError as error:  # the state of the device is lost
             reason = str(error.__context__ or error).split("\n")[0]
             raise UserError(
-                f"This training cannot be recorded as CUDA graphs ({reason}): leave out "
-                "callbacks=graphs."
+                f"callbacks=graphs: this training cannot be captured as a CUDA graph ({reason}). "
+                "Use callbacks=default."
             ) from error
 
-    def replay(self, batches: Sequence[Sample]) -> None:
-        for there, batch in zip(self.batches, batches, strict=True):
-            for slot, value in zip(there, batch, strict=True):
-                if slot is not None and value is not None:
-                    slot.copy_(value)
-        values = self.run().clone()  # the next replay writes there again
+    def replay(self, batches: Sequence[Batch]) -> None:
+        for target, batch in zip(self.batches, batches, strict=True):
+            for value, new in zip(target, batch, strict=True):
+                if value is not None and new is not None:
+                    value.copy_(new)
+        values = self.run().clone()  # the next replay overwrites them
         row = dict(zip(self.names, values.unbind(), strict=True))
-        self.gan.history[self.gan.batches_seen] = row
+        self.gan.history[self.gan.state.batches_seen] = row
 
 
 @contextmanager
 def capturable(gan: GAN) -> Iterator[None]:
-    """Lets optimisers be recorded that can be. Their counters go to the device, and stay there."""
-    optimizers: list[Optimizer] = [o.optimizer for o in gan.both_optimizers]
+    """Lets optimizers be captured. Their step counters move to the device, and stay there."""
+    optimizers: list[Optimizer] = [gan.optimizer_of("d").optimizer, gan.optimizer_of("g").optimizer]
     groups = [group for o in optimizers for group in o.param_groups if "capturable" in group]
     before = [group["capturable"] for group in groups]
     for optimizer in optimizers:
@@ -164,28 +175,28 @@ def capturable(gan: GAN) -> Iterator[None]:
             group["capturable"] = flag
 
 
-class Stream:
-    """The stream of a CUDA device that graphs are recorded on, beside the one that all run on."""
+class CaptureStream:
+    """The CUDA stream of captures, beside the current stream."""
 
     def __init__(self, device: torch.device) -> None:
-        self.stream = torch.cuda.Stream(device)
+        self.stream: Any = torch.cuda.Stream(device)
 
     @contextmanager
-    def aside(self) -> Iterator[None]:
-        """Runs on that stream, where nothing is set up that a graph could not take up."""
+    def side_stream(self) -> Iterator[None]:
+        """Runs on this stream. Warm-up has to, as PyTorch's documentation of captures says."""
         self.stream.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self.stream):
             yield
         torch.cuda.current_stream().wait_stream(self.stream)
 
-    def record(self, work: Callable[[], Tensor]) -> Callable[[], Tensor]:
-        """What does the work once more and returns its result, always in the same place."""
+    def capture(self, work: Callable[[], Tensor]) -> Callable[[], Tensor]:
+        """Captures `work`. The returned function replays it, and returns the same tensor."""
         graph = torch.cuda.CUDAGraph()
         with torch.cuda.graph(graph, stream=self.stream):
             result = work()
 
-        def again() -> Tensor:
+        def replay() -> Tensor:
             graph.replay()
             return result
 
-        return again
+        return replay

@@ -1,4 +1,4 @@
-"""Says once, and clearly, when a run goes wrong."""
+"""Warnings of collapse and of networks that do not learn; an error for losses that diverge."""
 
 from __future__ import annotations
 
@@ -10,60 +10,59 @@ from typing import Any
 import lightning as L
 from lightning.pytorch.callbacks import Callback
 
-from ganmnist.duel import Player
-from ganmnist.errors import UserError
-from ganmnist.gan import GAN, name_of
-from ganmnist.objectives import BCE, Minimax
+from ganmnist.gan import GAN
+from ganmnist.losses.adversarial import BCE, Minimax
+from ganmnist.losses.outputs import NetworkName
+from ganmnist.utils.errors import UserError
 
 log = logging.getLogger(__name__)
 
-REMEMBERED = ("latest", "highest", "lows", "zero_since", "constant")
-PLAYERS: tuple[Player, ...] = ("d", "g")
+STATE = ("latest", "highest", "lows", "zero_since", "constant")  # in checkpoints
+NETWORKS: tuple[NetworkName, ...] = ("d", "g")
 MIN_ROWS = 10  # losses that are compared before they count as constant
 TOLERANCE = 1e-6  # largest relative change of a constant loss
 RECOVERED = 1e-3  # least relative change of the losses of a network that learns again
 
 
 class Health(Callback):
-    """Stops a run whose losses are not finite; warns of collapse and of a network that is stuck.
+    """Stops a run whose losses are not finite. Warns of collapse and of a network that is stuck.
 
-    A network is stuck when all its gradients are 0 or when its loss is constant. The loss is the
-    objective's part of it where other terms exist. Losses are compared at every batch. Gradients
-    are read only when scalars are fetched, because a read makes a GPU wait. CUDA graphs of several
-    kinds share `p.grad`: it then belongs to the kind that was recorded last.
+    A network is stuck if all its gradients are 0 or its loss is constant. The loss is that of the
+    objective, without other terms. Losses are compared at every batch. Gradients are read only when
+    scalars are fetched, because a read makes a GPU wait. CUDA graphs of several kinds share
+    `p.grad`: it then belongs to the kind that was captured last.
 
     Args:
-        saturated: mean D(x) minus mean D(G(z)) over an epoch from which on D has won: its answers
-            no longer change with the images, so G learns nothing from them.
-        collapsed: entropy of the generated images' classes, in nats, under which G draws a few
-            digits only; ten equally frequent ones have ln 10 = 2.30, three 1.10. A coverage that
-            falls under half of its highest is taken for collapse too.
-        patience: batches for which the gradients of a network are 0, or its loss is constant,
-            before a warning.
+        saturated: a warning if mean D(x) - D(G(z)) over an epoch is higher. D's outputs then hardly
+            change with the images, and G has hardly a gradient.
+        collapsed: a warning if the entropy of the generated images' classes, in nats, is lower.
+            Ten equally frequent classes have ln 10 = 2.30, three have 1.10. A coverage below half
+            of its highest value counts as collapse as well.
+        patience: batches with zero gradients or a constant loss before a warning.
     """
 
     def __init__(self, saturated: float = 0.98, collapsed: float = 1.1, patience: int = 50) -> None:
         self.saturated = saturated
         self.patience = patience
         self.collapsed = collapsed
-        self.said: set[str] = set()
+        self.warned: set[str] = set()
         self.latest: dict[str, float] = {}
         self.highest: dict[str, float] = {}
-        self.lows: dict[str, int] = {}  # how often running; a figure that was fine counts as one
-        # By player: the first batch of the latest series of zero gradients, and of the latest
-        # series of constant losses with the number of losses, the lowest and the highest.
+        self.lows: dict[str, int] = {}  # successive low values of a metric, from 1 if it was high
+        # By network: the first batch of the latest series of zero gradients; and of the latest
+        # series of constant losses the first batch, the number, the lowest and the highest.
         self.zero_since: dict[str, int] = {}
         self.constant: dict[str, tuple[int, int, float, float]] = {}
 
     def state_dict(self) -> dict[str, Any]:
-        return {"said": [*self.said], **{name: {**getattr(self, name)} for name in REMEMBERED}}
+        return {"warned": [*self.warned], **{name: {**getattr(self, name)} for name in STATE}}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.said = set(state_dict["said"])
-        for name in REMEMBERED:
+        self.warned = set(state_dict["warned"])
+        for name in STATE:
             getattr(self, name).update(state_dict[name])
 
-    def look_at(self, rows: Mapping[int, Mapping[str, float]], gan: GAN) -> None:
+    def on_scalars(self, rows: Mapping[int, Mapping[str, float]], gan: GAN) -> None:
         """Checks scalars by batches seen, and the gradients of the latest of these batches.
 
         Raises:
@@ -73,42 +72,42 @@ class Health(Callback):
             for name, value in row.items():
                 if not math.isfinite(value):
                     raise UserError(
-                        f"{name} is {value} at batch {step:,}: the run has diverged. Try a lower "
-                        "lr, or objective=bce_logits. If there is a checkpoint, it is finite."
+                        f"{name} is {value} at batch {step:,}: the run has diverged. Use a lower "
+                        "lr, or objective=bce_logits. Checkpoints of this run are finite."
                     )
-        for player in PLAYERS:
+        for network in NETWORKS:
             losses = {
-                step: row.get(f"train/{player}/{name_of(gan.objective)}", row[total])
+                step: row.get(f"train/{network}/{gan.loss_terms.objective_name}", row[total])
                 for step, row in rows.items()
-                if (total := f"train/{player}/loss") in row  # this row has an update of the player
+                if (total := f"train/{network}/loss") in row  # G has no step in some batches
             }
             if losses:
                 for step, loss in losses.items():
-                    self.compare_loss(player, step, loss, scale_of(rows[step], player, gan))
-                self.check_gradients(player, gan, max(losses))
-                self.check_learning(player, gan, losses)
+                    self.compare_loss(network, step, loss, scale_of(rows[step], network, gan))
+                self.check_gradients(network, gan, max(losses))
+                self.check_learning(network, gan, losses)
 
-    def compare_loss(self, player: Player, step: int, loss: float, scale: float) -> None:
+    def compare_loss(self, network: NetworkName, step: int, loss: float, scale: float) -> None:
         """Extends the series of constant losses, or starts a new one."""
-        first, count, low, high = self.constant.get(player, (step, 0, loss, loss))
+        first, count, low, high = self.constant.get(network, (step, 0, loss, loss))
         low, high = min(low, loss), max(high, loss)
         if high - low <= TOLERANCE * max(scale, abs(low + high) / 2):
-            self.constant[player] = first, count + 1, low, high
+            self.constant[network] = first, count + 1, low, high
         else:
-            self.constant[player] = step, 1, loss, loss
+            self.constant[network] = step, 1, loss, loss
 
-    def check_gradients(self, player: Player, gan: GAN, step: int) -> None:
-        """Records whether all gradients of a player's latest update are 0."""
-        if any(p.grad is not None and p.grad.any() for p in gan.parameters_of[player]):
-            self.zero_since.pop(player, None)
+    def check_gradients(self, network: NetworkName, gan: GAN, step: int) -> None:
+        """Records whether all gradients of a network's latest step are 0."""
+        if any(p.grad is not None and p.grad.any() for p in gan.parameters_of[network]):
+            self.zero_since.pop(network, None)
         else:
-            self.zero_since.setdefault(player, step)
+            self.zero_since.setdefault(network, step)
 
-    def check_learning(self, player: Player, gan: GAN, losses: Mapping[int, float]) -> None:
+    def check_learning(self, network: NetworkName, gan: GAN, losses: Mapping[int, float]) -> None:
         """Warns of a network that is stuck. After a recovery it may warn again."""
-        name, key, step = player.upper(), f"{player}_stuck", max(losses)
-        first, count, low, high = self.constant[player]
-        since = self.zero_since.get(player)
+        name, key, step = network.upper(), f"{network}_stuck", max(losses)
+        first, count, low, high = self.constant[network]
+        since = self.zero_since.get(network)
         if count >= MIN_ROWS and step - first >= self.patience - 1:
             fact = f"the loss of {name} stays at {round((low + high) / 2, 3) + 0.0:.3f}"
             fact += " and its gradient is 0" if since is not None else ""
@@ -118,7 +117,7 @@ class Health(Callback):
         else:
             low, high = min(losses.values()), max(losses.values())
             if since is None and high - low > RECOVERED * max(1.0, abs(low)):
-                self.said.discard(key)
+                self.warned.discard(key)
             return
         self.warn(
             key,
@@ -126,57 +125,60 @@ class Health(Callback):
         )
 
     def on_train_epoch_end(self, trainer: L.Trainer, gan: GAN) -> None:
-        seen = {name.split("/", 1)[1]: float(v) for name, v in trainer.callback_metrics.items()}
-        at = f"epoch {trainer.current_epoch + 1}"
-        advantage = seen.get("d/advantage", 0.0)
+        scalars = {name.split("/", 1)[1]: float(v) for name, v in trainer.callback_metrics.items()}
+        epoch = f"epoch {trainer.current_epoch + 1}"
+        advantage = scalars.get("d/advantage", 0.0)
         if advantage > self.saturated:
             self.warn(
                 "saturated",
-                f"{at}: D tells real from generated with D(x) - D(G(z)) = {advantage:.3f}, so G "
-                "has hardly a gradient: weaken D (dropout, a lower optimizer.d.lr) or regularise.",
+                f"{epoch}: D separates real from generated images with D(x) - D(G(z)) = "
+                f"{advantage:.3f} (1 at most), so G has hardly a gradient. Weaken D: dropout, a "
+                "lower optimizer.d.lr, or penalty=r1.",
             )
-        for name, value in seen.items():
+        for name, value in scalars.items():
             if name.endswith("val_class_entropy"):
-                text = f"{value:.2f} of 2.30 nats, about {math.exp(value):.1f} digits"
-                text = f"{at}: the generated digits' classes have an entropy of {text}"
-                self.watch(name, value, value < self.collapsed, text)
+                classes = f"about {math.exp(value):.1f} classes"
+                text = f"{epoch}: {name} is {value:.2f} (best: 2.30), {classes}"
+                self.check_collapse(name, value, value < self.collapsed, text)
             elif name.endswith("val_coverage"):
                 highest = self.highest[name] = max(value, self.highest.get(name, 0.0))
-                text = f"{at}: the generated images are near {value:.0%} of the real ones, after"
-                self.watch(name, value, value < highest / 2, f"{text} {highest:.0%}")
+                text = f"{epoch}: {name} is {value:.2f}, after {highest:.2f} (higher is better)"
+                self.check_collapse(name, value, value < highest / 2, text)
 
-    def watch(self, name: str, value: float, low: bool, text: str) -> None:
-        """Warns of a figure that falls, or is low twice running as it never was otherwise.
+    def check_collapse(self, name: str, value: float, low: bool, text: str) -> None:
+        """Warns of a metric that becomes low, or is low at its first two measurements.
 
-        Every GAN is low before it has learned anything. Once it recovers, the next fall counts.
+        Every GAN is low at its first measurement. After a recovery it may warn again.
         """
         if self.latest.get(name) == value:
-            return  # it was not measured since
+            return  # not measured since
         self.latest[name] = value
         if not low:
             self.lows[name] = 1
-            self.said.discard(name)
+            self.warned.discard(name)
             return
         self.lows[name] = self.lows.get(name, 0) + 1
         if self.lows[name] > 1:
-            self.warn(name, f"{text}: mode collapse.")
+            fix = "Use stabilizer=minibatch_std, or a lower optimizer.g.lr."
+            self.warn(name, f"{text}: mode collapse. {fix}")
 
-    def warn(self, what: str, text: str) -> None:
-        if what not in self.said:
-            self.said.add(what)
+    def warn(self, key: str, text: str) -> None:
+        """Logs a warning once."""
+        if key not in self.warned:
+            self.warned.add(key)
             log.warning("%s", text)
 
 
-def scale_of(row: Mapping[str, float], player: Player, gan: GAN) -> float:
-    """The size of D's logits up to 1: at first a clipped Wasserstein critic has tiny ones."""
+def scale_of(row: Mapping[str, float], network: NetworkName, gan: GAN) -> float:
+    """The magnitude of D's logits, at most 1. Those of a clipped critic are tiny at first."""
     if gan.objective.probability:
-        return 1.0  # the row has probabilities in place of logits
-    logits = (row.get(f"train/{player}/{side}_logit", 0.0) for side in ("real", "fake"))
+        return 1.0  # the row has probabilities instead of logits
+    logits = (row.get(f"train/{network}/{side}_logit", 0.0) for side in ("real", "fake"))
     return min(max(map(abs, logits)), 1.0)
 
 
 def fix_for(gan: GAN) -> str:
-    """A sentence with the settings that help a network that is stuck."""
+    """A sentence with settings that help a stuck network."""
     settings = ["a lower lr", "penalty=r1"]
     objective = gan.objective
     if isinstance(objective, BCE) and (isinstance(objective, Minimax) or not objective.stable):

@@ -1,4 +1,4 @@
-"""Ctrl-C, and the signals of a cluster whose time is up, at a moment that suits."""
+"""Ctrl-C and the signals of a cluster: the run stops after the current batch."""
 
 from __future__ import annotations
 
@@ -11,46 +11,50 @@ import lightning as L
 from lightning.pytorch.callbacks import Callback
 
 from ganmnist.callbacks.checkpoint import LastCheckpoint, any_rank
-from ganmnist.errors import Hurry
 from ganmnist.gan import GAN
+from ganmnist.utils.errors import ForcedExit
 
 log = logging.getLogger(__name__)
 
-NAMES = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP")  # Windows has not all of them
+NAMES = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP")  # Windows lacks some of them
 SIGNALS = [getattr(signal, name) for name in NAMES if hasattr(signal, name)]
+EXIT_CODE = 130
 
 
 class Interrupt(Callback):
-    """Ends the run after the present batch, saved first, so that all files tell of whole batches.
+    """Saves a checkpoint after the current batch and ends the run with a SystemExit.
 
-    Several processes end together, a few batches later, whichever of them has had the signal.
-    What comes after that, pictures and a report, a second signal leaves out. They come as exits,
-    since after a KeyboardInterrupt Lightning listens to no signal any more.
+    A chunk of batches ends early. A second signal skips the plots and the report (`ForcedExit`).
+    Several processes stop at the same batch, within a few batches of the signal. The exception is
+    no KeyboardInterrupt, because Lightning then ignores all further signals.
     """
 
-    after = 2  # all others, so that they have seen the batch
+    order = 2  # after all others, so that they have processed the batch
 
     def __init__(self) -> None:
-        self.asked = 0
-        self.leaving = False  # no batch is to come
-        self.between_batches = False  # where one process alone may leave at once
-        self.when = "after this batch"
-        self.before: dict[int, Any] = {}
+        self.signals = 0  # received
+        self.finished = False  # no batch follows
+        self.between_batches = False  # a single process may exit at once
+        self.old_handlers: dict[int, Any] = {}
+        self.gan: GAN | None = None  # of a run of one process
 
     def on_train_start(self, trainer: L.Trainer, gan: GAN) -> None:
-        if trainer.world_size > 1:
-            self.when = "in a few batches"
+        self.gan = gan if trainer.world_size == 1 else None
         if threading.current_thread() is threading.main_thread():
-            heard = [n for n in SIGNALS if signal.getsignal(n) != signal.SIG_IGN]  # as with nohup
-            self.before = {number: signal.signal(number, self.note) for number in heard}
+            # nohup ignores SIGHUP.
+            active = [n for n in SIGNALS if signal.getsignal(n) != signal.SIG_IGN]
+            self.old_handlers = {number: signal.signal(number, self.handle) for number in active}
 
-    def note(self, number: int, frame: Any) -> None:
-        self.asked += 1
-        if self.leaving or (self.asked > 1 and self.between_batches):
-            raise Hurry(130)
-        if self.asked == 1:
-            what = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
-            log.warning("%s: the run ends %s. Once more, and without pictures.", what, self.when)
+    def handle(self, number: int, frame: Any) -> None:
+        self.signals += 1
+        if self.gan is not None:
+            self.gan.stop_requested = True
+        if self.finished or (self.signals > 1 and self.between_batches):
+            raise ForcedExit(EXIT_CODE)
+        if self.signals == 1:
+            name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
+            when = "in a few batches" if self.gan is None else "after this batch"
+            log.warning("%s: stopping %s. Press Ctrl-C again to skip the plots.", name, when)
 
     def on_train_batch_start(
         self, trainer: L.Trainer, gan: GAN, batch: Any, batch_idx: int
@@ -60,19 +64,19 @@ class Interrupt(Callback):
     def on_train_batch_end(
         self, trainer: L.Trainer, gan: GAN, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        stop = any_rank(trainer, gan, batch_idx, self.asked > 0)
+        stop = any_rank(trainer, gan, batch_idx, self.signals > 0)
         if stop:
-            if not self.asked:
-                log.warning("Another process was told to stop: the run ends after this batch.")
+            if not self.signals:
+                log.warning("Another process received a signal: stopping after this batch.")
             for callback in trainer.callbacks:
                 if isinstance(callback, LastCheckpoint):
                     callback.save(trainer, gan)
-        self.leaving = stop or gan.batches_seen >= gan.batches_of_run
+        self.finished = stop or gan.state.batches_seen >= gan.batches_of_run
         self.between_batches = trainer.world_size == 1
         if stop:
-            raise Hurry(130) if self.asked > 1 else SystemExit(130)
+            raise ForcedExit(EXIT_CODE) if self.signals > 1 else SystemExit(EXIT_CODE)
 
     def teardown(self, trainer: L.Trainer, gan: GAN, stage: str) -> None:
-        for number, handler in self.before.items():
+        for number, handler in self.old_handlers.items():
             signal.signal(number, handler)
-        self.before = {}
+        self.old_handlers = {}

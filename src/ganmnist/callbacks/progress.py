@@ -1,4 +1,4 @@
-"""The progress bar: the whole run in one line."""
+"""The progress bar of the run."""
 
 from __future__ import annotations
 
@@ -9,19 +9,19 @@ import lightning as L
 from lightning.pytorch.callbacks import ProgressBar as Base
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from ganmnist.console import console
 from ganmnist.gan import GAN
+from ganmnist.reporting.console import console
 
 
 class ProgressBar(Base):
-    """Epoch, losses, images/s and the time left. Shows nothing where output is not a terminal."""
+    """Epoch, losses, images/s and the remaining time. It is shown in terminals only."""
 
     def __init__(self) -> None:
         super().__init__()
         self.progress: Progress | None = None
 
     def disable(self) -> None:
-        """Lightning's word to the ranks other than 0, which show no bar anyway."""
+        """Lightning calls this on ranks above 0, which show no bar anyway."""
 
     def on_train_start(self, trainer: L.Trainer, gan: GAN) -> None:
         if not (trainer.is_global_zero and console.is_terminal):
@@ -31,14 +31,14 @@ class ProgressBar(Base):
             BarColumn(bar_width=24),
             TextColumn("{task.percentage:>3.0f}%"),
             TimeElapsedColumn(),
-            TextColumn("left"),
             TimeRemainingColumn(elapsed_when_finished=False),
-            TextColumn("{task.fields[figures]}"),
+            TextColumn("left"),
+            TextColumn("{task.fields[scalars]}"),
             console=console,
             refresh_per_second=4,
             transient=True,
         )
-        self.task = self.progress.add_task("", total=gan.batches_of_run, epoch="", figures="")
+        self.task = self.progress.add_task("", total=gan.batches_of_run, epoch="", scalars="")
         self.progress.start()
 
     def on_train_batch_end(
@@ -52,19 +52,19 @@ class ProgressBar(Base):
             "G {:.3f}": "train/g/loss",
             "{:,.0f} images/s": "train/images_per_s",
         }
-        figures = "  ".join(
+        scalars = "  ".join(
             text.format(float(latest[name])) for text, name in shown.items() if name in latest
         )
         self.progress.update(
             self.task,
-            completed=gan.batches_seen,
+            completed=gan.state.batches_seen,
             epoch=f"{trainer.current_epoch + 1}/{trainer.max_epochs}",
-            figures=figures,
+            scalars=scalars,
         )
 
     def stop(self) -> None:
         if self.progress is not None:
-            with suppress(OSError, SystemExit):  # the terminal may be gone
+            with suppress(OSError, SystemExit):  # the terminal may be closed
                 self.progress.stop()
             self.progress = None
 

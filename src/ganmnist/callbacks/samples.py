@@ -1,4 +1,4 @@
-"""Pictures of a run: what the generator makes of the same latents as it learns."""
+"""Image grids of fixed latents during training, progress.gif and epochs.png."""
 
 from __future__ import annotations
 
@@ -13,96 +13,98 @@ from lightning.pytorch.callbacks import Callback
 from PIL import Image
 from torch import Tensor
 
-from ganmnist import images
-from ganmnist.duel import Sample
-from ganmnist.errors import Hurry
 from ganmnist.gan import GAN
-from ganmnist.rng import generator_for
+from ganmnist.reporting import images
+from ganmnist.utils.batch import Batch
+from ganmnist.utils.errors import ForcedExit
+from ganmnist.utils.hooks import LogAnimation, LogImage
+from ganmnist.utils.rng import generator_for
 
 
 class Samples(Callback):
-    """Grids of real and generated images, an animation and a film of the epochs.
+    """Saves grids of real and generated images, progress.gif and epochs.png.
 
-    Every `every` batches samples/real_*.png and fake_*.png, after each epoch
+    Every `sample_every` batches it saves samples/real_*.png and fake_*.png; after each epoch
     samples/epoch_*.png, progress.gif and epochs.png. The latents are a function of the seed and
-    stay the same for the whole run. The generator draws in evaluation mode.
+    stay the same for the whole run. The generator is in evaluation mode.
 
     Args:
-        folder: the run's.
-        every: batches between pictures.
-        count: images a grid, a square number; a conditional GAN has a class a column instead.
-        most_frames: of progress.gif, spread evenly over the run.
-        most_rows: of epochs.png, likewise.
+        folder: the folder of the run.
+        sample_every: batches between saved images.
+        count: images per grid, a square number. A conditional GAN has one class per column.
+        max_frames: frames of progress.gif, evenly spread over the run.
+        max_rows: rows of epochs.png, evenly spread over the run.
     """
 
     def __init__(
         self,
         folder: str | Path,
-        every: int,
+        sample_every: int,
         count: int = 64,
-        most_frames: int = 60,
-        most_rows: int = 100,
+        max_frames: int = 60,
+        max_rows: int = 100,
     ) -> None:
         self.folder = Path(folder)
-        self.every = every
+        self.sample_every = sample_every
         self.count = count
         self.columns = self.rows = math.isqrt(count)
-        self.frames: images.Spread[Image.Image] = images.Spread(most_frames)
-        self.strips: images.Spread[tuple[str, Image.Image]] = images.Spread(most_rows)
+        self.frames: images.Subsampler[Image.Image] = images.Subsampler(max_frames)
+        self.strips: images.Subsampler[tuple[str, Image.Image]] = images.Subsampler(max_rows)
         self.real: Tensor | None = None  # the newest real batch
-        self.active = False  # until training starts: what fails before that has no pictures
+        self.active = False  # True from the start of training
 
     def on_train_start(self, trainer: L.Trainer, gan: GAN) -> None:
         self.data = trainer.datamodule.dataset.name
-        if gan.condition is not None:
-            self.columns = gan.condition.columns
+        if gan.labels is not None:
+            self.columns = gan.labels.columns
             self.rows = math.ceil(self.count / self.columns)
             self.count = self.rows * self.columns
-        self.latents = gan.prior(self.count, generator_for("fixed latents", gan.seed))
+        self.latents = gan.sampler.prior(
+            self.count, generator_for("fixed latents", gan.options.seed)
+        )
         if not trainer.is_global_zero:
             return
-        if gan.batches_seen:
-            self.remember(gan)
+        if gan.state.batches_seen:
+            self.restore_images(gan)
         else:
-            untrained = self.draw(gan, gan.sample(*self.latents), "untrained")
+            untrained = self.plot_generated(gan, gan.sample(*self.latents), "untrained")
             self.save(untrained, "fake_000000.png")
             self.frames.add(images.indexed(untrained))
         self.active = True
 
-    def remember(self, gan: GAN) -> None:
-        """Takes up the pictures of a run that goes on."""
-        an_epoch = gan.epoch_start // max(gan.epochs_seen, 1)
-        epochs = self.saved("epoch", gan.epochs_seen)
-        frames = {n * an_epoch: picture for n, picture in epochs.items()}
-        frames |= self.saved("fake", gan.batches_seen)
-        for _, picture in sorted(frames.items()):
-            self.frames.add(images.indexed(picture))
-        for n, picture in epochs.items():
-            self.strips.add((f"epoch {n}", self.strip(picture)))
+    def restore_images(self, gan: GAN) -> None:
+        """Loads the images that a resumed run has saved."""
+        batches_per_epoch = gan.state.epoch_start // max(gan.state.epochs_seen, 1)
+        epochs = self.load("epoch", gan.state.epochs_seen)
+        frames = {n * batches_per_epoch: image for n, image in epochs.items()}
+        frames |= self.load("fake", gan.state.batches_seen)
+        for _, image in sorted(frames.items()):
+            self.frames.add(images.indexed(image))
+        for n, image in epochs.items():
+            self.strips.add((f"epoch {n}", self.strip(image)))
 
-    def saved(self, kind: str, last: int) -> dict[int, Image.Image]:
-        """The pictures KIND_NUMBER.png up to a number, in order."""
+    def load(self, kind: str, last: int) -> dict[int, Image.Image]:
+        """The images KIND_NUMBER.png up to a number, in order."""
         files = (self.folder / "samples").glob(f"{kind}_*.png")
-        numbered = {file: file.stem.partition("_")[2] for file in files}
-        known = sorted((int(n), file) for file, n in numbered.items() if n.isdigit())
+        numbers = {file: file.stem.partition("_")[2] for file in files}
+        known = sorted((int(n), file) for file, n in numbers.items() if n.isdigit())
         found = {}
         for n, file in known:
-            with suppress(OSError):  # empty or cut, where the machine has lost power
+            with suppress(OSError):  # empty or truncated after a power loss
                 if n <= last:
                     found[n] = images.read(file)
         return found
 
     def on_train_batch_end(
-        self, trainer: L.Trainer, gan: GAN, outputs: Any, batch: list[Sample], batch_idx: int
+        self, trainer: L.Trainer, gan: GAN, outputs: Any, batch: Batch | list[Batch], batch_idx: int
     ) -> None:
-        self.real = batch[-1].x
-        if not self.active or gan.batches_seen % self.every:
+        self.real = (batch[-1] if isinstance(batch, list) else batch).x
+        if not self.active or gan.state.batches_seen % self.sample_every:
             return
-        at = f"epoch {trainer.current_epoch + 1}, batch {gan.batches_seen:,}"
-        name = f"{gan.batches_seen:06d}.png"
-        assert self.real is not None
-        self.save(self.draw_real(self.real, f"real, {at}"), f"real_{name}")
-        fake = self.draw(gan, gan.sample(*self.latents), at)
+        position = f"epoch {trainer.current_epoch + 1}, batch {gan.state.batches_seen:,}"
+        name = f"{gan.state.batches_seen:06d}.png"
+        self.save(self.plot_real(self.real, f"real, {position}"), f"real_{name}")
+        fake = self.plot_generated(gan, gan.sample(*self.latents), position)
         self.save(fake, f"fake_{name}")
         self.frames.add(images.indexed(fake))
 
@@ -110,76 +112,78 @@ class Samples(Callback):
         if not self.active:
             return
         epoch = trainer.current_epoch + 1
-        x = gan.sample(*self.latents)
-        picture = self.draw(gan, x, f"epoch {epoch}")
-        self.save(picture, f"epoch_{epoch:03d}.png")
-        if gan.batches_seen % self.every:
-            self.frames.add(images.indexed(picture))
-        self.strips.add((f"epoch {epoch}", self.strip(picture)))
-        further = gan.pictures(partial(trainer.datamodule.some, "test", device=gan.device))
-        shown = {name: self.lay_out(x, f"{name}, epoch {epoch}") for name, x in further.items()}
-        for name, grid in shown.items():
+        generated = self.plot_generated(gan, gan.sample(*self.latents), f"epoch {epoch}")
+        self.save(generated, f"epoch_{epoch:03d}.png")
+        if gan.state.batches_seen % self.sample_every:
+            self.frames.add(images.indexed(generated))
+        self.strips.add((f"epoch {epoch}", self.strip(generated)))
+        real = partial(trainer.datamodule.fixed_batch, "test", device=gan.device)
+        extra = {
+            name: self.extra_grid(x, f"{name}, epoch {epoch}")
+            for name, x in gan.extra_images(real).items()
+        }
+        for name, grid in extra.items():
             self.save(grid, f"{name}.png")
         for logger in trainer.loggers:
-            if hasattr(logger, "log_image"):
-                logger.log_image("samples/generated", [picture], step=gan.batches_seen)
-                for name, grid in shown.items():
-                    logger.log_image(f"samples/{name}", [grid], step=gan.batches_seen)
+            if isinstance(logger, LogImage):
+                logger.log_image("samples/generated", [generated], step=gan.state.batches_seen)
+                for name, grid in extra.items():
+                    logger.log_image(f"samples/{name}", [grid], step=gan.state.batches_seen)
                 if self.real is not None:
-                    real = self.draw_real(self.real, f"real, epoch {epoch}")
-                    logger.log_image("samples/real", [real], step=gan.batches_seen)
-        self.assemble()
+                    image = self.plot_real(self.real, f"real, epoch {epoch}")
+                    logger.log_image("samples/real", [image], step=gan.state.batches_seen)
+        self.save_progress()
 
     def on_train_end(self, trainer: L.Trainer, gan: GAN) -> None:
         self.finish(trainer, gan)
 
     def on_exception(self, trainer: L.Trainer, gan: GAN, exception: BaseException) -> None:
-        if not isinstance(exception, Hurry):
+        if not isinstance(exception, ForcedExit):
             self.finish(trainer, gan)
 
     def finish(self, trainer: L.Trainer, gan: GAN) -> None:
         if not self.active:
             return
-        path = self.assemble()
+        path = self.save_progress()
         for logger in trainer.loggers:
-            if hasattr(logger, "log_animation") and path.exists():
-                logger.log_animation("samples/progress", path, step=gan.batches_seen)
+            if isinstance(logger, LogAnimation) and path.exists():
+                logger.log_animation("samples/progress", path, step=gan.state.batches_seen)
 
-    # What other data than images draw in their own way.
+    # Plots. A subclass for other data than images overrides these.
 
-    def draw(self, gan: GAN, x: Tensor, what: str) -> Image.Image:
-        """The picture of generated samples x (count, C, H, W)."""
-        return self.grid(x, what)
+    def plot_generated(self, gan: GAN, x: Tensor, caption: str) -> Image.Image:
+        """Generated samples x (count, C, H, W)."""
+        return self.grid(x, caption)
 
-    def draw_real(self, x: Tensor, what: str) -> Image.Image:
-        """The picture of a real batch x (B, C, H, W)."""
-        return self.grid(x[: self.count], what)
+    def plot_real(self, x: Tensor, caption: str) -> Image.Image:
+        """A real batch x (B, C, H, W)."""
+        return self.grid(x[: self.count], caption)
 
-    def strip(self, picture: Image.Image) -> Image.Image:
-        """The row of epochs.png that is made of an epoch's picture: the first of its own."""
-        rows = images.uncaptioned(picture)
+    def strip(self, image: Image.Image) -> Image.Image:
+        """The row of epochs.png for the image of an epoch: its first row."""
+        rows = images.uncaptioned(image)
         return rows.crop((0, 0, rows.width, (rows.height - images.GAP) // self.rows + images.GAP))
 
-    def grid(self, x: Tensor, what: str) -> Image.Image:
-        caption = f"{self.data}, {what}"
-        return images.captioned(images.grid(images.to_uint8(x), self.columns), caption)
+    def grid(self, x: Tensor, caption: str) -> Image.Image:
+        grid = images.grid(images.to_uint8(x), self.columns)
+        return images.captioned(grid, f"{self.data}, {caption}")
 
-    def lay_out(self, x: Tensor, what: str) -> Image.Image:
-        """The picture of a grid (rows, columns, C, H, W)."""
+    def extra_grid(self, x: Tensor, caption: str) -> Image.Image:
+        """A family's own grid (rows, columns, C, H, W)."""
         grid = images.grid(images.to_uint8(x.flatten(0, 1)), x.shape[1])
-        return images.captioned(grid, f"{self.data}, {what}")
+        return images.captioned(grid, f"{self.data}, {caption}")
 
-    def save(self, picture: Image.Image, name: str) -> None:
-        images.save(picture, self.folder / "samples" / name)
+    def save(self, image: Image.Image, name: str) -> None:
+        images.save(image, self.folder / "samples" / name)
 
-    def assemble(self) -> Path:
-        """Writes the animation and the film of what there is; returns the animation's path."""
+    def save_progress(self) -> Path:
+        """Writes progress.gif and epochs.png. Returns the path of the GIF."""
         path = self.folder / "progress.gif"
-        if frames := self.frames.items():  # a run that goes on may find none
+        if frames := self.frames.items():  # a resumed run may have none
             images.save_gif(frames, path)
         if strips := self.strips.items():
-            some = f", {len(strips)} of them shown" if len(strips) < self.strips.seen else ""
-            caption = f"{self.data}, the same latents after each epoch{some}"
-            film = images.film(strips, caption)
-            images.save(film, self.folder / "epochs.png")
+            n = len(strips)
+            shown = f", {n} of {self.strips.seen} epochs" if n < self.strips.seen else ""
+            caption = f"{self.data}, the same latents after each epoch{shown}"
+            images.save(images.filmstrip(strips, caption), self.folder / "epochs.png")
         return path

@@ -12,6 +12,7 @@ from typing import Any
 import yaml
 
 from ganmnist.commands import COMMANDS
+from ganmnist.runs.folders import conf_dir
 
 try:
     from yaml import CSafeLoader as Loader
@@ -26,7 +27,6 @@ Prints the tab completion for a shell. Add one of these lines to the shell's sta
   ~/.bashrc    eval "$(ganmnist completion bash)"
   ~/.zshrc     eval "$(ganmnist completion zsh)"
 """
-PACKAGE = Path(__file__).resolve().parents[1]
 FLAGS = ("--cfg ", "--config-dir ", "--help ", "--hydra-help ", "--info ", "--multirun ")
 
 
@@ -57,17 +57,11 @@ def candidates(line: str) -> list[str]:
             found = [f"{command.name} " for command in COMMANDS]
         case ["completion"]:
             found = [f"{shell} " for shell in SHELLS]
-        case [command, *overrides] if (find_conf() / f"{command}.yaml").is_file():
+        case [command, *overrides] if (conf_dir() / f"{command}.yaml").is_file():
             found = Settings(command, overrides).complete(last)
         case _:
             found = []
     return [word for word in found if word.startswith(last)]
-
-
-def find_conf() -> Path:
-    """conf/ is inside an installed package, and beside src/ in a checkout."""
-    installed, checkout = PACKAGE / "conf", PACKAGE.parents[1] / "conf"
-    return installed if installed.is_dir() else checkout
 
 
 class Settings:
@@ -76,12 +70,12 @@ class Settings:
     def __init__(self, command: str, overrides: Sequence[str]) -> None:
         text = " ".join(overrides)
         own = re.findall(r"(?:^| )(?:--config-dir|-cd)[ =](\S+)", text)
-        self.folders = [find_conf(), *map(Path, own)]
+        self.folders = [conf_dir(), *map(Path, own)]
         self.groups: dict[str, Any] = {}  # with their default choices
         self.tree: dict[str, Any] = {}
         self.chosen: dict[str, Any] = dict(re.findall(r"(?:^| )\+?(\w+)=(\S+)", text))
         self.read(command)
-        # An experiment and the data come last and choose for the groups before them.
+        # The experiment and the data come last, because they choose for the groups before them.
         for group in reversed(self.groups):
             choices = self.chosen.get(group, self.groups[group])
             for choice in str(choices).strip("[]").split(","):

@@ -1,4 +1,4 @@
-"""Data sets, and the Lightning data module that serves them from memory."""
+"""Data sets, and the LightningDataModule that holds them in memory."""
 
 from ganmnist.data.datamodule import DataModule
 from ganmnist.data.datasets import (

@@ -1,13 +1,13 @@
-"""Batches from memory: a whole data set is one uint8 tensor, a batch is one index into it.
+"""Batches from memory: a data set is one tensor, and a batch is one index into it.
 
-MNIST is 47 MB, so it lives on the training device and a batch costs one gather; scaling to
-[-1, 1] (mean 0.5, standard deviation 0.5) happens there too. No Python runs per image.
+MNIST has 47 MB. It lies on the training device, a batch costs one gather, and scaling to [-1, 1]
+(mean 0.5, standard deviation 0.5) happens there. No Python runs per image.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 import lightning as L
 import torch
@@ -15,10 +15,11 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
 
 from ganmnist.data.datasets import DataSet, Images
-from ganmnist.duel import Part, Sample
-from ganmnist.errors import UserError
-from ganmnist.pixels import to_unit_range
-from ganmnist.rng import generator_for
+from ganmnist.utils.batch import SPLITS, Batch, Split
+from ganmnist.utils.errors import UserError
+from ganmnist.utils.pixels import to_signed_range
+from ganmnist.utils.resumable import ResumableModule
+from ganmnist.utils.rng import generator_for
 
 
 def epoch_order(
@@ -30,10 +31,10 @@ def epoch_order(
     stack: int = 1,
     key: str = "order",
 ) -> Tensor:
-    """The samples that one rank sees in one epoch, in order: a pure function of the arguments.
+    """Indices (samples, stack) of the images of one rank in one epoch, in order.
 
-    (samples, stack) indices of images. All ranks shuffle alike and take every world_size-th
-    sample, so their parts are disjoint. Another `key` is another order.
+    A function of its arguments. All ranks shuffle alike, and each takes every world_size-th sample.
+    Their shares are disjoint. `key` names the order: another key gives another one.
     """
     rng = generator_for(key, seed, epoch)
     order = torch.stack([torch.randperm(n, generator=rng) for _ in range(stack)], 1)
@@ -41,14 +42,25 @@ def epoch_order(
 
 
 class Loader:
-    """Iterates one rank's part of an epoch, as chunks of batches.
+    """Iterates over one rank's batches of an epoch. Drops the last partial batch.
 
-    A chunk is a list of at most `chunk` samples. It ends early where the number of batches seen
-    since the start of training reaches a multiple of one of `intervals`, so that whatever
-    happens at intervals finds the model at exactly that batch. The last partial batch of an
-    epoch is dropped, and all that come after `most`. `clock` tells (epoch, batches seen, how many
-    of them in this epoch) when an epoch begins or goes on. With `second_batch`, a batch holds
-    twice `batch_size` images: the second half goes through all images in an order of its own.
+    With `chunk=1` it yields a `Batch` at a time. With `chunk=n` it yields lists of at most n
+    batches. A list ends early where the number of batches seen reaches a multiple of an interval.
+
+    Args:
+        images: the training images, on the training device.
+        batch_size: images of a batch.
+        seed: seeds the order of every epoch.
+        position: returns (epoch, batches seen, batches seen of this epoch). The iteration starts
+            there.
+        rank, world_size: this process, and the number of processes.
+        image_size: size that images are resized to; None: their own.
+        chunk: batches of an item.
+        intervals: numbers of batches; see above.
+        stack: images of a sample.
+        max_batches: maximum number of batches of an epoch; None: no limit.
+        second_batch: a batch has twice as many images. Its second half iterates over all images in
+            another order.
     """
 
     def __init__(
@@ -56,20 +68,20 @@ class Loader:
         images: Images,
         batch_size: int,
         seed: int,
-        clock: Callable[[], tuple[int, int, int]],
+        position: Callable[[], tuple[int, int, int]],
         rank: int = 0,
         world_size: int = 1,
         image_size: int | None = None,
         chunk: int = 1,
         intervals: Sequence[int] = (),
         stack: int = 1,
-        most: int | None = None,
+        max_batches: int | None = None,
         second_batch: bool = False,
     ) -> None:
         self.images = images
         self.batch_size = batch_size
         self.seed = seed
-        self.clock = clock
+        self.position = position
         self.rank = rank
         self.world_size = world_size
         self.image_size = image_size
@@ -77,66 +89,70 @@ class Loader:
         self.intervals = intervals
         self.stack = stack
         self.second_batch = second_batch
-        there = len(images.x) // world_size // batch_size
-        self.batches = there if most is None else min(there, most)
+        available = len(images.x) // world_size // batch_size
+        self.n_batches = available if max_batches is None else min(available, max_batches)
 
     def __len__(self) -> int:
         if self.chunk > 1:
-            raise TypeError("intervals cut epochs into chunks differently, so they have no length")
-        return self.batches
+            raise TypeError("With datamodule.chunk > 1, the number of chunks differs by epoch")
+        return self.n_batches
 
-    def __iter__(self) -> Iterator[list[Sample]]:
-        epoch, seen, start = self.clock()
-        began = seen - start
+    def __iter__(self) -> Iterator[Batch | list[Batch]]:
+        epoch, batches_seen, start = self.position()
+        epoch_start = batches_seen - start
         batches = self.batches_of(epoch, "order")
         if self.second_batch:
             pairs = zip(batches, self.batches_of(epoch, "second order"), strict=True)
             batches = [torch.cat(pair) for pair in pairs]
-        while start < self.batches:
-            to_interval = min((i - (began + start) % i for i in self.intervals), default=self.chunk)
+        while start < self.n_batches:
+            seen = epoch_start + start
+            to_interval = min((i - seen % i for i in self.intervals), default=self.chunk)
             stop = start + min(self.chunk, to_interval)
-            yield [self.sample(indices) for indices in batches[start:stop]]
+            chunk = [self.batch(indices) for indices in batches[start:stop]]
+            yield chunk if self.chunk > 1 else chunk[0]
             start = stop
 
     def batches_of(self, epoch: int, key: str) -> list[Tensor]:
         """Indices (B, stack) of each batch of an epoch."""
         n = len(self.images.x)
         order = epoch_order(n, self.seed, epoch, self.rank, self.world_size, self.stack, key)
-        return [*order.to(self.images.x.device).split(self.batch_size)[: self.batches]]
+        return [*order.to(self.images.x.device).split(self.batch_size)[: self.n_batches]]
 
-    def sample(self, indices: Tensor) -> Sample:
-        """One batch of (B, stack) indices."""
-        return Sample(*draw(self.images, indices, self.image_size))
+    def batch(self, indices: Tensor) -> Batch:
+        """One batch of indices (B, stack)."""
+        return Batch(*gather(self.images, indices, self.image_size))
 
 
-def draw(images: Images, indices: Tensor, size: int | None) -> tuple[Tensor, Tensor]:
-    """Of (B, stack) indices images (B, C, H, W) in [-1, 1], and the numbers (B,) they spell."""
+def gather(images: Images, indices: Tensor, size: int | None) -> tuple[Tensor, Tensor]:
+    """Images (B, C, H, W) in [-1, 1] of indices (B, stack), and their labels (B,)."""
     x = images.x[indices].flatten(1, 2)
     if size is not None and size != x.shape[-1]:
         x = transforms.resize(x, [size, size], antialias=True)
-    return to_unit_range(x), spelled(images.y, indices)
+    return to_signed_range(x), stacked_label(images.y, indices)
 
 
-def spelled(digits: Tensor, indices: Tensor) -> Tensor:
-    """The numbers (B,) that the digits at (B, stack) indices spell, the ones first."""
+def stacked_label(digits: Tensor, indices: Tensor) -> Tensor:
+    """Labels (B,) of stacked images: sum_i 10^i digits[indices[:, i]], for indices (B, stack)."""
     places = 10 ** torch.arange(indices.shape[1], device=digits.device)
     return (digits[indices] * places).sum(1)
 
 
 class DataModule(L.LightningDataModule):
-    """Serves a data set; `batch_size` is per process.
+    """A LightningDataModule that holds the whole data set in memory.
 
     Args:
-        dataset: where the images come from.
-        batch_size: images a batch.
-        seed: keys the order of every epoch.
-        image_size: what images are resized to; None leaves them as they are.
-        chunk: batches handed over at once; more than one saves Lightning's overhead a step.
-        intervals: numbers of batches whose multiples end a chunk; None among them is none.
-        second_batch: a batch holds twice as many images (see `Loader`).
+        dataset: the data set.
+        batch_size: images per batch and process.
+        seed: seeds the order of every epoch.
+        chunk: batches of one training_step. With 1, the loader yields a `Batch`. With more, it
+            yields a list of batches, which saves Lightning's overhead per step; the hooks of a
+            callback then run once per list, after its last batch. Training is the same.
+        intervals: numbers of batches. A list of batches ends at their multiples, where callbacks
+            save or print. None among them is ignored.
+        second_batch: a batch has twice as many images (see `Loader`).
 
     Raises:
-        ValueError: a size is no size.
+        ValueError: `chunk` is below 1.
     """
 
     def __init__(
@@ -144,123 +160,131 @@ class DataModule(L.LightningDataModule):
         dataset: DataSet,
         batch_size: int,
         seed: int = 0,
-        image_size: int | None = None,
         chunk: int = 1,
         intervals: Sequence[int | None] = (),
         second_batch: bool = False,
     ) -> None:
         super().__init__()
-        for name, value in (("chunk", chunk), ("image_size", image_size)):
-            if value is not None and value < 1:
-                raise ValueError(f"datamodule.{name}={value} leaves nothing: choose 1 or more")
+        if chunk < 1:
+            raise ValueError(f"datamodule.chunk={chunk}: choose 1 or more")
         self.dataset = dataset
         self.batch_size = batch_size
         self.seed = seed
-        self.image_size = image_size
         self.chunk = chunk
         self.intervals = tuple(i for i in intervals if i is not None)
         self.second_batch = second_batch
-        self.train: Images | None = None
-        self.test: Images | None = None
+        self.splits: dict[Split, Images] = {}  # filled by `setup`
 
     def prepare_data(self) -> None:
         self.dataset = self.dataset.resolve()
         self.dataset.prepare()
 
     def setup(self, stage: str | None = None) -> None:
-        if self.train is None:
-            self.train, self.test = self.dataset.load()
+        if not self.splits:
+            self.splits.update(zip(SPLITS, self.dataset.load(), strict=True))
+
+    @property
+    def train(self) -> Images:
+        """The training images."""
+        return self.splits["train"]
+
+    @property
+    def test(self) -> Images:
+        """The test images."""
+        return self.splits["test"]
 
     @property
     def shape(self) -> tuple[int, int, int]:
-        """(C, H, W) of the images that are served."""
-        assert self.train is not None
+        """(C, H, W) of the images in a batch."""
         _, channels, height, width = self.train.x.shape
         channels *= self.dataset.stack
-        if self.image_size is not None:
-            height = width = self.image_size
+        if self.dataset.image_size is not None:
+            height = width = self.dataset.image_size
         return channels, height, width
 
     @property
-    def classes(self) -> int:
-        """How many numbers the images that are served can show."""
-        assert self.train is not None
-        return (int(self.train.y.max()) + 1) ** self.dataset.stack
+    def n_classes(self) -> int:
+        """The number of labels that a sample may have."""
+        classes = int(self.train.y.max()) + 1
+        return int(classes**self.dataset.stack)
 
-    def labelled(self, n: int, seed: int, device: torch.device) -> Sample:
-        """`n` training samples, class by class in turn, always the same ones for a seed.
+    def labeled_subset(self, n: int, seed: int, device: torch.device) -> Batch:
+        """n training samples in the order of labels 0, 1, ..., 0, 1, ...; a function of the seed.
 
         Raises:
-            UserError: the classes do not have as many each.
+            UserError: n is not a multiple of the number of classes, or a class has too few samples.
         """
-        assert self.train is not None
-        each, rest = divmod(n, self.classes)
-        if rest or each < 1:
+        k = self.n_classes
+        per_class, rest = divmod(n, k)
+        if rest or per_class < 1:
             raise UserError(
-                f"gan.labelled={n} is not as many of each of the {self.classes} classes of "
-                f"{self.dataset.name}: choose a multiple of {self.classes}."
+                f"family.labeled={n}: every class needs the same number of labeled images. Choose "
+                f"a multiple of {k}, the number of classes of {self.dataset.name}."
             )
         stack = self.dataset.stack
         order = torch.randperm(len(self.train.x), generator=generator_for("labelled", seed))
         indices = order[: len(order) // stack * stack].view(-1, stack)
-        y = spelled(self.train.y, indices)
-        chosen = [indices[y == k][:each] for k in range(self.classes)]
-        if (there := min(map(len, chosen))) < each:
+        labels = stacked_label(self.train.y, indices)
+        chosen = [indices[labels == label][:per_class] for label in range(k)]
+        if (available := min(map(len, chosen))) < per_class:
             raise UserError(
-                f"gan.labelled={n} is {each} of each class, and {self.dataset.name} has {there} "
-                f"of one: choose {there * self.classes} or less."
+                f"family.labeled={n}: this takes {per_class} images of each class, and a class of "
+                f"{self.dataset.name} has {available}. Choose {available * k} or less."
             )
-        x, y = draw(self.train, torch.stack(chosen, 1).flatten(0, 1), self.image_size)
-        return Sample(x.to(device), y.to(device))
+        x, y = gather(self.train, torch.stack(chosen, 1).flatten(0, 1), self.dataset.image_size)
+        return Batch(x.to(device), y.to(device))
 
-    def some(self, part: Part, n: int, device: torch.device) -> Sample:
-        """At most `n` samples of a part with their labels, always the same."""
-        return next(self.batches(part, device, n))
+    def fixed_batch(self, split: Split, n: int, device: torch.device) -> Batch:
+        """At most n samples of a split with their labels, always the same."""
+        return next(self.batches(split, device, n))
 
-    def batches(self, part: Part, device: torch.device, n: int = 500) -> Iterator[Sample]:
-        """All samples of a part with their labels, `n` at a time, always in the same order."""
-        images = self.train if part == "train" else self.test
-        assert images is not None
-        indices = torch.randperm(len(images.x), generator=generator_for("some", part))
+    def batches(self, split: Split, device: torch.device, n: int = 500) -> Iterator[Batch]:
+        """All samples of a split with their labels, in batches of n, always in the same order."""
+        images = self.splits[split]
+        indices = torch.randperm(len(images.x), generator=generator_for("some", split))
         stack = self.dataset.stack
         for chosen in indices[: len(indices) // stack * stack].view(-1, stack).split(n):
-            x, y = draw(images, chosen, self.image_size)
-            yield Sample(x.to(device), y.to(device))
+            x, y = gather(images, chosen, self.dataset.image_size)
+            yield Batch(x.to(device), y.to(device))
 
     def train_dataloader(self) -> Loader:
-        assert self.train is not None
-        assert self.trainer is not None
         trainer = self.trainer
-        gan: Any = trainer.lightning_module  # imports go down only, so its class is not known here
+        assert trainer is not None
+        gan = cast(ResumableModule, trainer.lightning_module)
         device, world_size = trainer.strategy.root_device, trainer.world_size
-        most = trainer.limit_train_batches
-        if most not in (None, 1.0) and not isinstance(most, int):
+        limit = trainer.limit_train_batches
+        if limit not in (None, 1.0) and not isinstance(limit, int):
             raise UserError(
-                f"trainer.limit_train_batches={most}: choose a number of batches, not a share."
+                f"trainer.limit_train_batches={limit}: fractions are not supported. Choose a "
+                "number of batches."
             )
         loader = Loader(
             Images(self.train.x.to(device), self.train.y.to(device)),
             self.batch_size,
             self.seed,
-            clock=lambda: (gan.epochs_seen, gan.batches_seen, gan.batches_seen - gan.epoch_start),
+            position=lambda: (
+                gan.state.epochs_seen,
+                gan.state.batches_seen,
+                gan.state.batches_seen - gan.state.epoch_start,
+            ),
             rank=trainer.global_rank,
             world_size=world_size,
-            image_size=self.image_size,
+            image_size=self.dataset.image_size,
             chunk=self.chunk,
             intervals=self.intervals,
             stack=self.dataset.stack,
-            most=most if isinstance(most, int) else None,
+            max_batches=limit if isinstance(limit, int) else None,
             second_batch=self.second_batch,
         )
-        if loader.batches == 0:
+        if loader.n_batches == 0:
             raise UserError(
-                f"batch_size={self.batch_size} on {world_size} process(es) is more than the "
-                f"{len(self.train.x)} training images of {self.dataset.name}; choose a smaller one."
+                f"batch_size={self.batch_size}: {self.dataset.name} has {len(self.train.x)} "
+                f"training images for {world_size} process(es). Choose a smaller batch."
             )
         return loader
 
     def transfer_batch_to_device(
         self, batch: Any, device: torch.device, dataloader_idx: int
     ) -> Any:
-        """Nothing to move: the loader draws on the device."""
+        """Returns the batch, which is on the device already."""
         return batch

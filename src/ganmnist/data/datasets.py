@@ -1,7 +1,7 @@
-"""Data sets: every one puts itself on disk once, and loads as two parts of uint8 images.
+"""Data sets. Each one brings itself to the disk once, and loads as two splits of uint8 images.
 
-What is loaded is verified. A file of the user's that is not what its name says is an error that
-names it; it is never repaired, overwritten or trained on.
+Loaded data are verified. A user's file with wrong content is an error that names the file. It is
+never repaired, overwritten or used.
 """
 
 import hashlib
@@ -21,89 +21,94 @@ import torch
 from torch import Tensor
 
 from ganmnist.data import digits
-from ganmnist.data.fetch import unreachable, workshop
+from ganmnist.data.fetch import locked_tempdir, unreachable
 from ganmnist.data.idx import read_idx
-from ganmnist.errors import UserError
-from ganmnist.rng import generator_for
+from ganmnist.utils.batch import SPLITS
+from ganmnist.utils.errors import UserError
+from ganmnist.utils.rng import generator_for
 
 log = logging.getLogger(__name__)
 
 
 class UnavailableError(UserError):
-    """The data are not there, and cannot be fetched either."""
+    """The data are missing and cannot be downloaded."""
 
 
 class Images(NamedTuple):
-    """One part of a data set."""
+    """One split of a data set."""
 
     x: Tensor  # (N, C, H, W) uint8, or float32 in [-1, 1]
     y: Tensor  # (N,) int64
 
 
 class DataSet(ABC):
-    """Where images come from. Building one costs nothing.
+    """A source of images. The constructor reads nothing.
 
     Args:
         root: the folder of all data sets.
-        channels: C of the images; a grey image is repeated in each.
+        channels: C of the images; a gray image is repeated in each.
+        image_size: size that images are resized to; None: their own.
     """
 
-    checksum: str  # SHA-256 of the grey images and labels, known after `load`
+    checksum: str  # SHA-256 of the gray images and labels, set by `load`
     stack = 1  # images that make one sample, as its channels
 
-    def __init__(self, root: str | Path, channels: int = 1) -> None:
+    def __init__(self, root: str | Path, channels: int = 1, image_size: int | None = None) -> None:
         if channels < 1:
-            raise UserError(f"channels={channels} leaves no image: use 1 (grey) or 3 (RGB).")
+            raise UserError(f"data.channels={channels}: use 1 (gray) or 3 (RGB).")
+        if image_size is not None and image_size < 1:
+            raise UserError(f"data.image_size={image_size}: choose 1 or more.")
+        self.image_size = image_size
         self.root = Path(root).expanduser()
         self.channels = channels
 
     @property
     @abstractmethod
     def name(self) -> str:
-        """For captions and env.json."""
+        """The name in captions, metric keys and env.json."""
 
     @abstractmethod
     def prepare(self) -> None:
-        """Make sure that the data are on disk; one process per machine calls it.
+        """Makes sure that the data are on disk. One process per machine calls it.
 
         Raises:
-            UserError: they are not, and cannot be brought there.
+            UserError: they are missing and cannot be downloaded or built.
         """
 
     @abstractmethod
     def read(self) -> tuple[Images, Images]:
-        """The training and the test part, grey (N, 1, H, W), verified."""
+        """The training and the test split, gray (N, 1, H, W), verified."""
 
     def resolve(self) -> "DataSet":
-        """The data set that is meant, where that is decided by what can be had."""
+        """The concrete data set, for one that chooses among several."""
         return self
 
-    def glyphs(self, x: Tensor) -> Tensor:
-        """The single symbols that images (B, C, H, W) show, grey: (B, K, H, W)."""
+    def to_digits(self, x: Tensor) -> Tensor:
+        """The single digits (B, K, H, W), gray, of images (B, C, H, W)."""
         return x.mean(1, keepdim=True)
 
-    def still(self, part: Images, n: int) -> Tensor:
-        """`n` samples (n, C, H, W) uint8 of a part, always the same, or all that there are."""
-        return part.x[torch.randperm(len(part.x), generator=generator_for("still"))[:n]]
+    def fixed_subset(self, images: Images, n: int) -> Tensor:
+        """n samples (n, C, H, W) of a split, always the same, or all if there are fewer."""
+        return images.x[torch.randperm(len(images.x), generator=generator_for("still"))[:n]]
 
     def load(self) -> tuple[Images, Images]:
-        """The training and the test part, with `channels` channels.
+        """The training and the test split, with `channels` channels.
 
         Raises:
-            UserError: something is missing or wrong.
+            UserError: a file is missing or wrong.
         """
         train, test = self.read()
         self.checksum = digest(train, test)
-        return self._repeat(train), self._repeat(test)
+        return self._repeat_channels(train), self._repeat_channels(test)
 
-    def _repeat(self, part: Images) -> Images:
-        return Images(part.x.expand(-1, self.channels, -1, -1), part.y)  # a view: no memory
+    def _repeat_channels(self, images: Images) -> Images:
+        return Images(images.x.expand(-1, self.channels, -1, -1), images.y)  # a view: no memory
 
 
-def digest(*parts: Images) -> str:
+def digest(*splits: Images) -> str:
     """SHA-256 of shapes and bytes, in hex."""
     sha = hashlib.sha256()
-    for tensor in (tensor for part in parts for tensor in part):
+    for tensor in (tensor for images in splits for tensor in images):
         sha.update(repr(tuple(tensor.shape)).encode())
         sha.update(tensor.numpy().data)
     return sha.hexdigest()
@@ -112,12 +117,12 @@ def digest(*parts: Images) -> str:
 class MNIST(DataSet):
     """70,000 handwritten digits (LeCun, Bottou, Bengio and Haffner, 1998).
 
-    The four IDX files are looked for in root/MNIST/raw, where torchvision has them, then in root
-    itself, each plain or gzipped.
+    The four IDX files are searched in root/MNIST/raw, torchvision's folder, then in root, each
+    plain or gzipped.
     """
 
     name = "MNIST"
-    source = "MNIST"  # torchvision's name
+    torchvision_name = "MNIST"
     folders: ClassVar[tuple[str, ...]] = ("MNIST/raw", ".")
     md5: ClassVar[Mapping[str, str | None]] = {  # of the uncompressed bytes
         "train-images-idx3-ubyte": "6bbc9ace898e44ae57da46a324031adb",
@@ -127,11 +132,11 @@ class MNIST(DataSet):
     }
 
     def prepare(self) -> None:
-        """Verify the files that are there and download those that are not, through torchvision.
+        """Verifies the files on disk, and downloads the missing ones through torchvision.
 
         Raises:
             UnavailableError: a file is missing and cannot be downloaded.
-            UserError: a file is there and wrong.
+            UserError: a file is wrong.
         """
         for path in self._found().values():
             self._read_file(path)
@@ -142,14 +147,14 @@ class MNIST(DataSet):
         if self._missing():
             raise self._unavailable("was not downloaded")
         train_x, train_y, test_x, test_y = self._found().values()
-        return self._part(train_x, train_y), self._part(test_x, test_y)
+        return self._read_split(train_x, train_y), self._read_split(test_x, test_y)
 
     def _found(self) -> dict[str, Path]:
-        """Where the files lie, without those that are missing."""
+        """The paths of the files on disk, by name."""
         found: dict[str, Path] = {}
-        for file, folder, ending in product(self.md5, self.folders, ("", ".gz")):
-            path = self.root / folder / f"{file}{ending}"
-            if isfile(path):  # Path's own would raise where a folder may not be read
+        for file, folder, suffix in product(self.md5, self.folders, ("", ".gz")):
+            path = self.root / folder / f"{file}{suffix}"
+            if isfile(path):  # Path.is_file raises in a folder that may not be read
                 found.setdefault(file, path)
         return found
 
@@ -161,56 +166,59 @@ class MNIST(DataSet):
         file = path.name.removesuffix(".gz")
         return read_idx(path, (28, 28) if "idx3" in file else (), self.md5[file])
 
-    def _part(self, images: Path, labels: Path) -> Images:
+    def _read_split(self, images: Path, labels: Path) -> Images:
         x, y = self._read_file(images), self._read_file(labels)
         if len(x) != len(y):
             raise UserError(
-                f"{labels} has {len(y):,} labels for the {len(x):,} images of {images}: "
-                "put the two original files there."
+                f"{labels} has {len(y):,} labels for the {len(x):,} images of {images}. Put the "
+                "two original files there."
             )
         if y.max() > 9:
-            raise UserError(f"{labels} has a label {y.max()}, over 9: put the original file there.")
+            raise UserError(
+                f"{labels} has a label {y.max()}, above 9. Put the original file there."
+            )
         return Images(x.unsqueeze(1), y.long())
 
     def _download(self) -> None:
-        import torchvision  # seconds to import, and needed here only
+        import torchvision  # takes seconds, and only a download needs it
 
-        source = getattr(torchvision.datasets, self.source)
-        # Asked before the lock is taken, so that processes wait for silence side by side.
-        if why := unreachable([mirror + source.resources[0][0] for mirror in source.mirrors]):
-            raise self._unavailable(f"cannot be downloaded ({why})")
+        source = getattr(torchvision.datasets, self.torchvision_name)
+        # Outside the lock: processes wait for a timeout at the same time, not one after the other.
+        if reason := unreachable([mirror + source.resources[0][0] for mirror in source.mirrors]):
+            raise self._unavailable(f"cannot be downloaded ({reason})")
         try:
-            with workshop(self.root, self.source) as scratch:
+            with locked_tempdir(self.root, self.torchvision_name) as folder:
                 missing = self._missing()
-                if not missing:  # whoever held the lock before us has brought everything
+                if not missing:  # another process has downloaded them
                     return
-                source(scratch, download=True)
-                fetched = type(self)(scratch)
-                fetched.read()
+                source(folder, download=True)
+                downloaded = type(self)(folder)
+                downloaded.read()
                 target = self.root / self.folders[0]
                 target.mkdir(parents=True, exist_ok=True)
                 for file in missing:
-                    os.replace(fetched._found()[file], target / file)
+                    os.replace(downloaded._found()[file], target / file)
         except (UserError, RuntimeError, OSError, HTTPException, EOFError) as error:
             raise self._unavailable(f"cannot be downloaded ({error})") from error
 
-    def _unavailable(self, why: str) -> UnavailableError:
+    def _unavailable(self, reason: str) -> UnavailableError:
         return UnavailableError(
-            f"{self.name} is not in {self.root} (missing: {', '.join(self._missing())}) and "
-            f"{why}: put the four files into {self.root / self.folders[0]}, name the folder "
-            "that has them with data.root or GANMNIST_DATA, or use data=digits."
+            f"data.root={self.root}: {self.name} is not there (missing: "
+            f"{', '.join(self._missing())}) and {reason}. Put the four files into "
+            f"{self.root / self.folders[0]}, set data.root or GANMNIST_DATA to the folder that has "
+            "them, or use data=digits."
         )
 
 
 class FashionMNIST(MNIST):
     """70,000 photographs of clothes in MNIST's format (Xiao, Rasul and Vollgraf, 2017).
 
-    arXiv:1708.07747. Its files are named like MNIST's, so they are looked for in their own folder
-    only. torchvision checks the archives it downloads; files on disk are checked by structure.
+    arXiv:1708.07747. Its files have the names of MNIST's and are searched in their own folder only.
+    torchvision verifies the archives that it downloads. Of files on disk, the structure is checked.
     """
 
     name = "FashionMNIST"
-    source = "FashionMNIST"
+    torchvision_name = "FashionMNIST"
     folders = ("FashionMNIST/raw",)
     md5: ClassVar[Mapping[str, str | None]] = dict.fromkeys(MNIST.md5)
 
@@ -218,44 +226,51 @@ class FashionMNIST(MNIST):
 class StackedMNIST(MNIST):
     """Three random digits of MNIST as red, green and blue: 1000 modes (arXiv 1611.02163).
 
-    Drawn on the fly: an epoch is 60,000 triples in which every digit image is once each colour.
-    Their labels are the numbers 0 to 999 that the digits spell, red the ones.
+    An epoch has 60,000 triples. Each digit image occurs once in each channel. The label of a triple
+    is red + 10 green + 100 blue, from 0 to 999.
     """
 
     name = "StackedMNIST"
     stack = 3
 
-    def __init__(self, root: str | Path, channels: int = 3) -> None:
+    def __init__(self, root: str | Path, channels: int = 3, image_size: int | None = None) -> None:
         if channels != self.stack:
-            raise UserError(f"data.channels={channels}: a stacked image has {self.stack} channels.")
-        super().__init__(root, channels=1)
+            raise UserError(f"data.channels={channels}: stacked images have {self.stack} channels.")
+        super().__init__(root, channels=1, image_size=image_size)
 
-    def glyphs(self, x: Tensor) -> Tensor:
+    def to_digits(self, x: Tensor) -> Tensor:
         return x
 
-    def still(self, part: Images, n: int) -> Tensor:
-        indices = torch.randint(len(part.x), (n, self.stack), generator=generator_for("still"))
-        return part.x[indices].flatten(1, 2)
+    def fixed_subset(self, images: Images, n: int) -> Tensor:
+        rng = generator_for("still")
+        return images.x[torch.randint(len(images.x), (n, self.stack), generator=rng)].flatten(1, 2)
 
 
 class Digits(DataSet):
-    """UCI's 1,797 digits, redrawn as 60,000 and 297 images like MNIST's: no download.
+    """UCI's 1,797 digits as 60,000 and 297 images like MNIST's, without a download (digits.py).
 
-    Drawn once (3 s on two cores) and kept in root/digits. Where that cannot be written, every
-    process draws its own.
+    They are built once (3 s on two cores) and kept in root/digits. If that folder cannot be
+    written, every process builds its own.
 
     Args:
         root: the folder of all data sets.
-        channels: C of the images; a grey image is repeated in each.
+        channels: C of the images; a gray image is repeated in each.
+        image_size: size that images are resized to; None: their own.
         copies: training images of each of the 1,500 training originals, the first undistorted.
     """
 
     name = "digits"
 
-    def __init__(self, root: str | Path, channels: int = 1, copies: int = 40) -> None:
-        super().__init__(root, channels)
+    def __init__(
+        self,
+        root: str | Path,
+        channels: int = 1,
+        image_size: int | None = None,
+        copies: int = 40,
+    ) -> None:
+        super().__init__(root, channels, image_size)
         if copies < 1:
-            raise UserError(f"copies={copies} leaves no training image: use 1 or more.")
+            raise UserError(f"data.copies={copies}: choose 1 or more.")
         self.copies = copies
         self.cache = self.root / "digits" / f"v{digits.VERSION}_{copies}copies.npz"
 
@@ -263,33 +278,33 @@ class Digits(DataSet):
         try:
             if self.cache.exists():
                 return
-            with workshop(self.root, self.name) as scratch:
+            with locked_tempdir(self.root, self.name) as folder:
                 if not self.cache.exists():
-                    self._save(scratch / self.cache.name)
+                    self._save(folder / self.cache.name)
                     self.cache.parent.mkdir(exist_ok=True)
-                    os.replace(scratch / self.cache.name, self.cache)
+                    os.replace(folder / self.cache.name, self.cache)
         except OSError as error:
-            log.info("Digits are drawn in memory: %s cannot be written (%s).", self.cache, error)
+            log.info("Cannot write %s (%s): building the digits in memory.", self.cache, error)
 
     def read(self) -> tuple[Images, Images]:
         try:
             return self._restore()
         except FileNotFoundError:
-            return self._draw()
+            return self._build()
         except Exception as error:  # zipfile and numpy raise a dozen kinds over damaged bytes
             log.warning(
-                "%s is unusable (%s): digits are drawn in memory; delete the file to renew it.",
+                "%s is damaged (%s): building the digits in memory. Delete the file to renew it.",
                 self.cache,
                 error,
             )
-            return self._draw()
+            return self._build()
 
-    def _draw(self) -> tuple[Images, Images]:
+    def _build(self) -> tuple[Images, Images]:
         train, test = digits.build(self.copies)
         return Images(*train), Images(*test)
 
     def _save(self, path: Path) -> None:
-        train, test = self._draw()
+        train, test = self._build()
         np.savez(
             path,
             train_x=train.x.numpy(),
@@ -302,8 +317,8 @@ class Digits(DataSet):
     def _restore(self) -> tuple[Images, Images]:
         with np.load(self.cache) as file:
             train, test = (
-                Images(torch.from_numpy(file[f"{part}_x"]), torch.from_numpy(file[f"{part}_y"]))
-                for part in ("train", "test")
+                Images(torch.from_numpy(file[f"{split}_x"]), torch.from_numpy(file[f"{split}_y"]))
+                for split in SPLITS
             )
             if digest(train, test) != file["digest"]:
                 raise ValueError("its images do not have the checksum stored with them")
@@ -311,14 +326,14 @@ class Digits(DataSet):
 
 
 class Auto(DataSet):
-    """MNIST if it is there or can be fetched, else the digits, with a warning.
+    """MNIST if it is on disk or can be downloaded, otherwise the digits, with a warning.
 
-    Decided once, before any job or rank starts, and kept in the environment: later jobs and
-    child processes follow without asking the network, or warning, again.
+    The first use decides. The environment keeps the decision for later jobs and child processes,
+    which neither use the network nor warn again.
     """
 
     candidates: ClassVar[Mapping[str, type[DataSet]]] = {"mnist": MNIST, "digits": Digits}
-    decision = "GANMNIST_AUTO"  # the environment variable: choice:root
+    decision = "GANMNIST_AUTO"  # the environment variable, CANDIDATE:ROOT
 
     @property
     def name(self) -> str:
@@ -331,24 +346,24 @@ class Auto(DataSet):
         return self.resolve().read()
 
     def resolve(self) -> DataSet:
-        """The data set that is used.
+        """MNIST or the digits.
 
         Raises:
-            UserError: a file of MNIST is there and wrong, which never leads to the digits.
+            UserError: a file of MNIST is wrong. The digits replace only missing files.
         """
         choice, _, root = os.environ.get(self.decision, "").partition(":")
-        if root != str(self.root.absolute()):  # nobody has decided about these data yet
+        if root != str(self.root.absolute()):  # no decision for this folder yet
             choice = self._choose()
             os.environ[self.decision] = f"{choice}:{self.root.absolute()}"
-        return self.candidates[choice](self.root, self.channels)
+        return self.candidates[choice](self.root, self.channels, self.image_size)
 
     def _choose(self) -> str:
         try:
             MNIST(self.root).prepare()
         except UnavailableError as error:
-            text = f"These are NOT MNIST's images but stand-ins (data=digits). {error}"
+            text = f"data=auto: using data=digits, which are NOT MNIST's images. {error}"
             lines = textwrap.wrap(text, 86, break_long_words=False, break_on_hyphens=False)
-            box = textwrap.indent("\n".join(lines), "  ")  # paths stay whole, to be copied
+            box = textwrap.indent("\n".join(lines), "  ")  # paths stay whole, for copying
             log.warning("\n%s\n%s\n%s", "#" * 90, box, "#" * 90)
             return "digits"
         return "mnist"

@@ -1,4 +1,4 @@
-"""What getting data onto a disk needs: knowing soon that there is no network, and taking turns."""
+"""Checks the network, and lets one process at a time write a data set."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,33 +14,33 @@ from filelock import FileLock
 
 
 def unreachable(urls: Sequence[str], timeout: float = 15.0) -> str | None:
-    """Ask all URLs at once: None as soon as one answers, else why none does.
+    """Requests all URLs at once. None if one responds, otherwise the first reason of failure.
 
     Args:
-        urls: at least one; asked for, not downloaded.
-        timeout: seconds after which silence counts as no.
+        urls: at least one. Nothing is downloaded.
+        timeout: seconds to wait.
     """
-    answers: SimpleQueue[str | None] = SimpleQueue()
+    results: SimpleQueue[str | None] = SimpleQueue()
 
-    def ask(url: str) -> None:
+    def request(url: str) -> None:
         try:
             urlopen(url, timeout=timeout).close()
         except (OSError, HTTPException) as error:
-            answers.put(f"{url}: {error}")
+            results.put(f"{url}: {error}")
         else:
-            answers.put(None)
+            results.put(None)
 
-    # A socket's timeout does not cover the look-up of its name, which may hang for minutes, so
-    # that the threads are daemons: abandoned when time is up, and nothing waits for them at exit.
+    # A socket's timeout does not cover the lookup of its name, which may hang for minutes. Daemon
+    # threads do not delay the exit of the program.
     for url in urls:
-        Thread(target=ask, args=(url,), daemon=True).start()
+        Thread(target=request, args=(url,), daemon=True).start()
     deadline = monotonic() + timeout
     reasons: list[str] = []
     while len(reasons) < len(urls):
         try:
-            reason = answers.get(timeout=max(0.0, deadline - monotonic()))
+            reason = results.get(timeout=max(0.0, deadline - monotonic()))
         except Empty:
-            return f"no answer from {urls[0]} within {timeout:g} s"
+            return f"no response from {urls[0]} within {timeout:g} s"
         if reason is None:
             return None
         reasons.append(reason)
@@ -48,11 +48,11 @@ def unreachable(urls: Sequence[str], timeout: float = 15.0) -> str | None:
 
 
 @contextmanager
-def workshop(root: Path, name: str) -> Iterator[Path]:
-    """Hold `name`'s lock in `root`, with a scratch folder that is gone afterwards.
+def locked_tempdir(root: Path, name: str) -> Iterator[Path]:
+    """Holds the lock of `name` in `root`, and yields a temporary folder.
 
-    One process at a time is inside, the others wait. The scratch folder is on root's own file
-    system, so that os.replace moves what was made there in whole.
+    One process at a time is inside; others wait. The temporary folder is on root's file system, and
+    os.replace moves files from it into root atomically.
 
     Raises:
         OSError: `root` cannot be written.
@@ -60,6 +60,6 @@ def workshop(root: Path, name: str) -> Iterator[Path]:
     root.mkdir(parents=True, exist_ok=True)
     with (
         FileLock(root / f".{name}.lock"),
-        TemporaryDirectory(prefix=f".{name}.", dir=root) as scratch,
+        TemporaryDirectory(prefix=f".{name}.", dir=root) as folder,
     ):
-        yield Path(scratch)
+        yield Path(folder)

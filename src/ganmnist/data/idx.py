@@ -2,8 +2,8 @@
 
     00 00 08 n | size_1 ... size_n, big-endian 32 bits each | size_1 x ... x size_n bytes
 
-08 says that values are unsigned bytes, n how many dimensions there are. Files are also read
-gzipped, as they are published.
+08 means unsigned bytes, and n is the number of dimensions. Gzipped files, as published, are read
+too.
 
 Source: Y. LeCun, C. Cortes and C. Burges, The MNIST Database of Handwritten Digits (1998).
 """
@@ -18,16 +18,16 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ganmnist.errors import UserError
+from ganmnist.utils.errors import UserError
 
-WAY_OUT = "put the original file there, or move this one away to have it downloaded"
+FIX = "Put the original file there, or move this one away to have it downloaded."
 
 
 def read_idx(path: Path, item: tuple[int, ...], md5: str | None = None) -> Tensor:
-    """Read and verify one file, plain or (named .gz) gzipped.
+    """Reads and verifies one file, plain or (named .gz) gzipped. Never changes it.
 
     Args:
-        path: the file; it is never changed.
+        path: the file.
         item: the shape of one entry: (28, 28) for images, () for labels.
         md5: checksum of the uncompressed bytes; None if unknown.
 
@@ -35,31 +35,31 @@ def read_idx(path: Path, item: tuple[int, ...], md5: str | None = None) -> Tenso
         (N, *item) uint8, N > 0.
 
     Raises:
-        UserError: the file cannot be read, is damaged, or is not the one expected.
+        UserError: the file cannot be read, is damaged, or differs from the expected one.
     """
     try:
         raw = path.read_bytes()
         if path.suffix == ".gz":
             raw = gzip.decompress(raw)
     except (OSError, EOFError, zlib.error) as error:
-        raise UserError(f"{path} cannot be read ({error}): {WAY_OUT}.") from error
+        raise UserError(f"{path} cannot be read ({error}). {FIX}") from error
 
     dims = 1 + len(item)
     header = 4 + 4 * dims
     if raw[:4] != bytes([0, 0, 8, dims]) or len(raw) < header:
         raise UserError(
-            f"{path} does not begin like an IDX file of {dims} dimension(s) but with "
-            f"'{raw[:4].hex(' ')}': {WAY_OUT}."
+            f"{path} is not an IDX file of bytes in {dims} dimension(s): it starts with "
+            f"'{raw[:4].hex(' ')}'. {FIX}"
         )
     shape = struct.unpack(f">{dims}I", raw[4:header])
     if len(raw) != header + prod(shape):
         raise UserError(
-            f"{path} has {len(raw):,} bytes where its header promises {header + prod(shape):,}: "
-            f"{WAY_OUT}."
+            f"{path} has {len(raw):,} bytes, and its header requires {header + prod(shape):,}. "
+            f"{FIX}"
         )
     if shape[1:] != item or shape[0] == 0:
-        raise UserError(f"{path} holds an array {shape}, not {('N', *item)}: {WAY_OUT}.")
+        raise UserError(f"{path} holds an array {shape} instead of {('N', *item)}. {FIX}")
     found = hashlib.md5(raw, usedforsecurity=False).hexdigest()
     if md5 not in (None, found):
-        raise UserError(f"{path} is not the original: its MD5 is {found}, not {md5}; {WAY_OUT}.")
+        raise UserError(f"{path} is not the original file: its MD5 is {found}, not {md5}. {FIX}")
     return torch.frombuffer(bytearray(raw), dtype=torch.uint8, offset=header).view(shape)

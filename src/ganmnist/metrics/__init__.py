@@ -1,9 +1,9 @@
-"""Figures for generated images, without downloads: one protocol a file."""
+"""Metrics of generated images, without downloads. One file has one metric."""
 
-from ganmnist.metrics.base import Metric, Real, Seen
+from ganmnist.metrics.base import FeatureBatch, Metric, ReferenceSet
 from ganmnist.metrics.class_kl import ClassKL
 from ganmnist.metrics.evaluator import Evaluator
-from ganmnist.metrics.extractor import Extractor
+from ganmnist.metrics.extractor import ClassifierFeatures
 from ganmnist.metrics.fid import FID
 from ganmnist.metrics.inception_score import InceptionScore
 from ganmnist.metrics.kid import KID
@@ -11,7 +11,7 @@ from ganmnist.metrics.labels import GANTest, GANTrain
 from ganmnist.metrics.memorization import Memorization
 from ganmnist.metrics.modes import Modes
 from ganmnist.metrics.parzen import Parzen
-from ganmnist.metrics.plane import PlaneEvaluator, Recovered
+from ganmnist.metrics.plane import ModesCaptured, PlaneEvaluator
 from ganmnist.metrics.prdc import PRDC
 
 __all__ = [
@@ -19,17 +19,17 @@ __all__ = [
     "KID",
     "PRDC",
     "ClassKL",
+    "ClassifierFeatures",
     "Evaluator",
-    "Extractor",
+    "FeatureBatch",
     "GANTest",
     "GANTrain",
     "InceptionScore",
     "Memorization",
     "Metric",
     "Modes",
+    "ModesCaptured",
     "Parzen",
     "PlaneEvaluator",
-    "Real",
-    "Recovered",
-    "Seen",
+    "ReferenceSet",
 ]

@@ -1,6 +1,6 @@
-"""The classifier whose features the metrics compare, and how it is trained.
+"""The classifier whose features the metrics compare, and its training.
 
-Seven convolutions, batch norm and ReLU after each:
+Six convolutions and a linear layer, each with batch norm and ReLU, then the logits:
 
     1x28x28 -> 16 -> 32x14x14 -> 32 -> 64x7x7 -> 64 -> 24 -> flattened 1176 -> 64 -> 10
 
@@ -16,11 +16,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ganmnist.rng import generator_for, seed_device
+from ganmnist.utils.rng import generator_for, seed_device
 
 
 class Classifier(nn.Module):
-    """Grey images (B, 1, 28, 28) in [-1, 1] to logits (B, 10)."""
+    """Maps gray images (B, 1, 28, 28) in [-1, 1] to logits (B, 10)."""
 
     architecture: ClassVar[str] = "conv3: 16 32/2 32 64/2 64, conv1: 24, linear: 64 10"
 
@@ -37,20 +37,22 @@ class Classifier(nn.Module):
         self.last = nn.Linear(64, 10)
 
     def features(self, x: Tensor) -> Tensor:
-        """(B, 64) features, none negative."""
-        return self.body(x)
+        """Features (B, 64), at least 0."""
+        features: Tensor = self.body(x)
+        return features
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.last(self.features(x))
+        logits: Tensor = self.last(self.features(x))
+        return logits
 
 
 def fit(
     x: Tensor, y: Tensor, epochs: int = 20, batch_size: int = 128, lr: float = 4e-3, seed: int = 0
 ) -> Classifier:
-    """A classifier trained on images (N, 1, 28, 28) in [-1, 1], slightly distorted each time.
+    """Trains a classifier on images (N, 1, 28, 28) in [-1, 1] with random distortions.
 
-    AdamW on one cycle of the learning rate (Smith and Topin, 2017, arXiv 1708.07120). A function
-    of its arguments on one machine.
+    AdamW with one cycle of the learning rate (Smith and Topin, 2017, arXiv 1708.07120). The result
+    is a function of the arguments on one machine.
     """
     with torch.random.fork_rng(devices=[]):
         seed_device(torch.device("cpu"), "classifier", seed)
@@ -71,23 +73,23 @@ def fit(
 
 
 def distort(x: Tensor, rng: torch.Generator) -> Tensor:
-    """Images (B, 1, H, W) turned, scaled, sheared and shifted a little, on black."""
+    """Rotates, scales, shears and shifts images (B, 1, H, W) slightly, each at random."""
 
-    def normal(scale: float, *shape: int) -> Tensor:
-        return scale * torch.randn(len(x), *shape, generator=rng)
+    def normal(std: float, *shape: int) -> Tensor:
+        return std * torch.randn(len(x), *shape, generator=rng)
 
     angle = normal(math.radians(7))
-    turn = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()], 1).view(-1, 2, 2)
+    rotation = torch.stack([angle.cos(), -angle.sin(), angle.sin(), angle.cos()], 1).view(-1, 2, 2)
     skew = torch.diag_embed(1 + normal(0.07, 2))
     skew[:, 0, 1] = normal(0.1)
-    theta = torch.cat([turn @ skew, normal(0.06, 2, 1)], 2)
+    theta = torch.cat([rotation @ skew, normal(0.06, 2, 1)], 2)
     grid = F.affine_grid(theta, list(x.shape), align_corners=False)
-    return F.grid_sample(x + 1, grid, align_corners=False) - 1  # zeros come in at the edges
+    return F.grid_sample(x + 1, grid, align_corners=False) - 1  # the border is 0, black is -1
 
 
 @torch.no_grad()
 def accuracy(classifier: Classifier, x: Tensor, y: Tensor) -> float:
-    """The share of images (N, 1, 28, 28) in [-1, 1] that get their label, in evaluation mode."""
+    """The share of images (N, 1, 28, 28) in [-1, 1] that are classified correctly."""
     batches = zip(x.split(1000), y.split(1000), strict=True)
-    hits = torch.cat([classifier(a).argmax(1) == b for a, b in batches])
-    return hits.double().mean().item()
+    correct = torch.cat([classifier(a).argmax(1) == b for a, b in batches])
+    return correct.double().mean().item()

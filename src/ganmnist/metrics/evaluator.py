@@ -1,7 +1,7 @@
-"""A table of metrics by one protocol, the same in training and afterwards.
+"""Metrics of generated images by one protocol, the same in training and afterwards.
 
-Generated images are rounded to bytes first, as images in files are; latents are a function of the
-protocol's seed; the generator is in evaluation mode. So the same weights give the same figures.
+Generated images are rounded to bytes, as images in files are. Latents are a function of the
+protocol's seed. The generator is in evaluation mode. The same weights give the same values.
 """
 
 from __future__ import annotations
@@ -15,52 +15,65 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ganmnist.errors import UserError
-from ganmnist.metrics.base import Eye, Metric, Real, Seen
+from ganmnist.data import DataModule, DataSet
+from ganmnist.metrics.base import FeatureBatch, FeatureExtractor, Metric, ReferenceSet
 from ganmnist.metrics.class_kl import frequencies
-from ganmnist.metrics.extractor import Extractor, classifier_path
+from ganmnist.metrics.extractor import ClassifierFeatures, classifier_path
 from ganmnist.metrics.fid import frechet_distance
 from ganmnist.metrics.prdc import coverage
-from ganmnist.passes import at_rest
-from ganmnist.rng import generator_for
+from ganmnist.utils.errors import UserError
+from ganmnist.utils.modules import eval_no_grad
+from ganmnist.utils.rng import generator_for
 
 if TYPE_CHECKING:
-    from ganmnist.data import DataModule, DataSet
     from ganmnist.gan import GAN
 
 
-# The real images of the last evaluator, for the next job of a sweep.
-LOOKED_AT: dict[tuple[Any, ...], Real] = {}
+class ReferenceCache:
+    """The reference set of the last evaluator, for the next job of a sweep."""
+
+    def __init__(self) -> None:
+        self.entry: tuple[Any, ReferenceSet] | None = None
+
+    def get(self, key: Any, build: Callable[[], ReferenceSet]) -> ReferenceSet:
+        if self.entry is None or self.entry[0] != key:
+            self.entry = None  # frees its memory first
+            self.entry = (key, build())
+        return self.entry[1]
 
 
 class Evaluator:
-    """Measures images against a data set.
+    """Measures generated images against a data set.
 
     Attributes:
-        monitors: figures of `validate` that are the lower the better, to choose the best weights.
+        monitors: the metrics of `validate` that may choose the best weights; lower is better.
 
     Args:
-        table: the metrics of the full table; without any, nothing is measured during training.
-        n: generated images of the full table, and training images that `fid_floor` compares.
-        val_n: images of `val_fid`, generated as well as real.
-        seed: keys the latents.
-        classifier: weights to use instead of those that belong to the data.
+        table: the metrics of the full table. If it is empty, nothing is measured.
+        main: the metric that chooses best.ckpt.
+        n: generated images of the full table, and training images of `fid_floor`.
+        val_n: images of `val_fid`, generated and real.
+        seed: seed of the latents.
+        classifier: a file of weights; None: the classifier of the data set.
     """
 
     monitors: tuple[str, ...] = ("val_fid",)
+    references = ReferenceCache()
 
     def __init__(
         self,
         table: Mapping[str, Metric],
+        main: str = "val_fid",
         n: int = 10_000,
         val_n: int = 2_000,
         seed: int = 0,
         classifier: str | None = None,
     ) -> None:
         self.table = dict(table)
-        for name, value, fewest in (("val_n", val_n, 2), ("n", n, 2)):
-            if value < fewest:
-                raise UserError(f"metrics.{name}={value}: to compare them takes {fewest} or more.")
+        self.main = main
+        for name, value in (("val_n", val_n), ("n", n)):
+            if value < 2:
+                raise UserError(f"metrics.{name}={value}: choose 2 or more.")
         self.n = n
         self.val_n = val_n
         self.seed = seed
@@ -68,45 +81,41 @@ class Evaluator:
         self.check(n)
 
     def check(self, n: int) -> None:
-        """Raises UserError where a metric cannot be had of n generated images."""
+        """Raises UserError if a metric needs more than n generated images."""
         for name, metric in self.table.items():
-            if n < metric.at_least:
+            if n < metric.min_images:
                 raise UserError(
-                    f"{n} generated images are too few for metrics.table.{name}, which takes "
-                    f"{metric.at_least} or more: raise n."
+                    f"n={n} generated images: metrics.table.{name} needs at least "
+                    f"{metric.min_images}. Use more."
                 )
 
     def prepare(self, data: DataModule, device: torch.device | str = "cpu") -> None:
-        """Takes a data set that has been set up for what is real.
+        """Makes a loaded data set the reference.
 
         Raises:
-            UserError: no classifier fits it.
+            UserError: there is no classifier for it.
         """
-        assert data.train is not None
-        assert data.test is not None
-        self.extractor = self.eye_for(data.dataset, device)
-        n = max(self.n, 2 * self.val_n)  # so that val_fid has images to spare for its floor
-        size = data.image_size
-        known = (self.extractor.sha256, str(device), data.dataset.name, data.dataset.checksum)
-        if (key := (*known, data.shape, n, size)) not in LOOKED_AT:
-            LOOKED_AT.clear()
-            LOOKED_AT[key] = Real(self.extractor, data.dataset, data.train, data.test, n, size)
-        self.real = LOOKED_AT[key]
+        dataset = data.dataset
+        self.extractor = self.build_extractor(dataset, device)
+        n = max(self.n, 2 * self.val_n)  # val_fid_floor compares val_n images with val_n others
+        size = dataset.image_size
+        key = (self.extractor.sha256, str(device), dataset.name, dataset.checksum, data.shape)
+        build = partial(ReferenceSet, self.extractor, dataset, data.train, data.test, n, size)
+        self.real = self.references.get((*key, n, size), build)
         self.size = size or data.shape[-1]
-        self.data = data.dataset.name
+        self.data = dataset.name
 
-    def eye_for(self, dataset: DataSet, device: torch.device | str) -> Eye:
-        """What looks at the images."""
+    def build_extractor(self, dataset: DataSet, device: torch.device | str) -> FeatureExtractor:
         path = Path(self.classifier) if self.classifier else classifier_path(dataset)
-        return Extractor(path, dataset, device)
+        return ClassifierFeatures(path, dataset, device)
 
     def key(self, metric: str) -> str:
-        """A metric's key: on other data than MNIST it carries their name."""
+        """The key of a metric's value (see `key_of`)."""
         return key_of(metric, self.data)
 
     @property
     def protocol(self) -> dict[str, Any]:
-        """What the figures depend on besides the weights."""
+        """The settings that determine the values for given weights."""
         return {
             "data": self.data,
             "image_size": self.size,
@@ -116,57 +125,56 @@ class Evaluator:
             "classifier": self.extractor.sha256,
         }
 
-    def draw(self, gan: GAN, n: int, ema: bool = False) -> Tensor:
-        """Generated images (n, C, H, W) uint8, always the same from the same weights."""
-        return gan.draw(n, generator_for("evaluation", self.seed), ema)
+    def sample(self, gan: GAN, n: int, ema: bool = False) -> Tensor:
+        """Generated images (n, C, H, W) uint8; a function of the weights and of `seed`."""
+        return gan.sampler.uint8(n, generator_for("evaluation", self.seed), ema)
 
     def validate(self, images: Tensor) -> dict[str, float]:
-        """Figures of images against `val_n` training images, for all that is chosen by figures.
+        """Metrics during training, of images (N, C, H, W), against `val_n` training images.
 
-        `val_fid`; `val_coverage`, the share of those training images that a generated one is near
-        to; `val_class_entropy`, in nats: ln 10 = 2.3 where all digits are drawn alike, 0 for one.
+        `val_fid`: lower is better; real images have `val_fid_floor`. `val_coverage`: the share of
+        those training images with a generated neighbor; higher is better, at most 1.
+        `val_class_entropy` of the predicted classes, in nats: ln 10 = 2.3 if all ten are equally
+        frequent, 0 for one class.
         """
-        seen = self.extractor(images)
+        fake = self.extractor(images)
         real = self.real.validation.features[: self.val_n]
-        p = frequencies(seen.classes, seen.logits.shape[-1])
+        p = frequencies(fake.predicted_classes, fake.logits.shape[-1])
         k = min(5, len(real) - 1)
         return {
-            self.key("val_fid"): frechet_distance(seen.features, real),
-            self.key("val_coverage"): coverage(real, seen.features, k),
+            self.key("val_fid"): frechet_distance(fake.features, real),
+            self.key("val_coverage"): coverage(real, fake.features, k),
             self.key("val_class_entropy"): -torch.xlogy(p, p).sum().item(),
         }
 
     @property
     def floors(self) -> dict[str, float]:
-        """What real images get in validation."""
+        """The values of real images in validation."""
         return {"val_fid_floor": self.val_fid_floor}
 
     @cached_property
     def val_fid_floor(self) -> float:
-        """What `val_fid` would be of training images, `val_n` others than it compares with.
-
-        NaN where the data have not as many.
-        """
+        """`val_fid` of `val_n` other training images; NaN if there are not as many."""
         features = self.real.validation.features
         compared, others = features[: self.val_n], features[self.val_n : 2 * self.val_n]
         return frechet_distance(others, compared) if len(others) == self.val_n else math.nan
 
     def measure(
-        self, seen: Seen, track: Callable[[Iterable[Metric]], Iterable[Metric]] = iter
+        self, fake: FeatureBatch, track: Callable[[Iterable[Metric]], Iterable[Metric]] = iter
     ) -> dict[str, float]:
-        """The full table; `track` may watch its metrics go by."""
-        figures: dict[str, float] = {}
+        """The full table. `track` wraps the iteration over its metrics, for a progress bar."""
+        values: dict[str, float] = {}
         for metric in track(self.table.values()):
-            figures |= metric(seen, self.real)
-        return {self.key(name): value for name, value in figures.items()}
+            values |= metric(fake, self.real)
+        return {self.key(name): value for name, value in values.items()}
 
-    def measure_family(self, gan: GAN, data: DataModule) -> dict[str, float]:
-        """What the GAN's family measures of itself, in evaluation mode."""
-        with at_rest(gan):
-            figures = gan.figures(partial(data.batches, device=gan.device))
-        return {self.key(name): value for name, value in figures.items()}
+    def measure_extra(self, gan: GAN, data: DataModule) -> dict[str, float]:
+        """The metrics of the GAN's family, in evaluation mode."""
+        with eval_no_grad(gan):
+            values = gan.extra_metrics(partial(data.batches, device=gan.device))
+        return {self.key(name): value for name, value in values.items()}
 
 
 def key_of(metric: str, data: str) -> str:
-    """A metric's key: on other data than MNIST it carries their name."""
+    """The key of a metric's value: `fid` for MNIST, `digits_fid` for the digits."""
     return metric if data == "MNIST" else f"{data.lower()}_{metric}"

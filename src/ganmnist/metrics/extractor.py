@@ -1,15 +1,11 @@
-"""The classifier in use: its weights found, verified and frozen.
-
-It is no module, so that nothing that holds it can train it, switch its mode, or write it into a
-checkpoint.
-"""
+"""Features of images: the trained classifier, with its weights verified and frozen."""
 
 from __future__ import annotations
 
 import json
 from hashlib import sha256
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from safetensors.torch import load as load_safetensors
@@ -17,29 +13,31 @@ from safetensors.torch import save as save_safetensors
 from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
 
-from ganmnist.errors import UserError
-from ganmnist.metrics.base import Seen
+from ganmnist.data import DataSet
+from ganmnist.metrics.base import FeatureBatch
 from ganmnist.metrics.classifier import Classifier
-from ganmnist.pixels import to_unit_range
+from ganmnist.utils.batch import concat_columns
+from ganmnist.utils.errors import UserError
+from ganmnist.utils.pixels import to_signed_range
 
-if TYPE_CHECKING:
-    from ganmnist.data import DataSet
-
-SHIPPED = Path(__file__).with_name("mnist.safetensors")
-SIZE = 28  # pixels of the images that classifiers see
+BUNDLED = Path(__file__).with_name("mnist.safetensors")
+SIZE = 28  # pixels of the classifier's input
 BATCH = 250
 
 
-class Extractor:
-    """Images to features and logits, in float32, in evaluation mode, without gradients.
+class ClassifierFeatures:
+    """Maps images to features and logits, in float32, in evaluation mode, without gradients.
+
+    It is not an nn.Module. A module that holds it does not train it, change its mode or write it
+    into a checkpoint.
 
     Args:
-        path: weights (safetensors), with a record of them beside it (`save` writes both).
-        dataset: what is looked at.
-        device: where to compute.
+        path: weights (safetensors) with a record beside them (`save` writes both).
+        dataset: the data set of the images.
+        device: the device of the computation.
 
     Raises:
-        UserError: the weights are not there, not what their record says, or of other data.
+        UserError: the weights are missing, differ from their record, or are for other data.
     """
 
     def __init__(self, path: Path, dataset: DataSet, device: torch.device | str = "cpu") -> None:
@@ -47,16 +45,17 @@ class Extractor:
         self.sha256: str = self.record["sha256"]
         if dataset.name not in self.record["data"]:
             raise UserError(
-                f"The classifier {path} knows {' and '.join(self.record['data'])}, and its "
-                f"features mean nothing for {dataset.name}: leave metrics.classifier out."
+                f"metrics.classifier={path}: this classifier is for "
+                f"{' and '.join(self.record['data'])}, not for {dataset.name}. Use "
+                "metrics.classifier=null."
             )
         weights = path.read_bytes() if path.is_file() else b""
         if sha256(weights).hexdigest() != self.sha256:
             raise UserError(
-                f"{path} is not the file that {path.with_suffix('.json').name} describes: install "
+                f"{path} does not have the checksum in {path.with_suffix('.json').name}. Install "
                 "ganmnist again, or train the classifier again."
             )
-        self.glyphs = dataset.glyphs
+        self.dataset = dataset
         self.device = torch.device(device)
         self.classifier = Classifier()
         self.classifier.load_state_dict(load_safetensors(weights))
@@ -65,15 +64,14 @@ class Extractor:
         self.classifier.to(self.device).to(memory_format=torch.channels_last)
 
     @torch.no_grad()
-    def __call__(self, images: Tensor) -> Seen:
-        """Looks at images (N, C, H, W) uint8."""
-        parts = [self.look(batch.to(self.device)) for batch in images.split(BATCH)]
-        features, logits = (torch.cat(part) for part in zip(*parts, strict=True))
-        return Seen(images, features, logits)
+    def __call__(self, images: Tensor) -> FeatureBatch:
+        """Features and logits of images (N, C, H, W) uint8."""
+        rows = (self.features_of(batch.to(self.device)) for batch in images.split(BATCH))
+        return FeatureBatch(images, *concat_columns(rows))
 
-    def look(self, batch: Tensor) -> tuple[Tensor, Tensor]:
+    def features_of(self, batch: Tensor) -> tuple[Tensor, Tensor]:
         """(B, C, H, W) uint8 to features (B, K x 64) and logits (B, K, 10), both float64."""
-        x = self.glyphs_of(batch)
+        x = self.to_digits(batch)
         with (
             torch.autocast(self.device.type, enabled=False),
             torch.backends.cudnn.flags(enabled=True, allow_tf32=False),
@@ -84,27 +82,27 @@ class Extractor:
         features, logits = (t.cpu().double().unflatten(0, x.shape[:2]) for t in (features, logits))
         return features.flatten(1), logits
 
-    def glyphs_of(self, batch: Tensor) -> Tensor:
-        """(B, C, H, W) uint8 to the digits that they show, (B, K, 28, 28) in [-1, 1]."""
-        x = self.glyphs(to_unit_range(batch))
+    def to_digits(self, batch: Tensor) -> Tensor:
+        """(B, C, H, W) uint8 to single digits (B, K, 28, 28) in [-1, 1]."""
+        x = self.dataset.to_digits(to_signed_range(batch))
         if x.shape[-2:] != (SIZE, SIZE):
             x = transforms.resize(x, [SIZE, SIZE], antialias=True)
         return x
 
 
 def classifier_path(dataset: DataSet) -> Path:
-    """Where the classifier of a loaded data set is: shipped, or cached by the data's checksum.
+    """The weights for a loaded data set: the bundled ones, or those cached by its checksum.
 
     Raises:
-        UserError: nobody has trained one yet.
+        UserError: there are none yet.
     """
-    if dataset.name in read_record(SHIPPED)["data"]:
-        return SHIPPED
+    if dataset.name in read_record(BUNDLED)["data"]:
+        return BUNDLED
     path = cached_path(dataset)
     if not path.is_file():
         raise UserError(
-            f"There is no classifier for the metrics of {dataset.name} yet: train it once, with "
-            "scripts/train_classifier.py --data NAME for data=NAME, or use metrics=none."
+            f"metrics: there is no classifier for {dataset.name} yet. Train it once with python "
+            "scripts/train_classifier.py --data NAME, or use metrics=none."
         )
     return path
 
@@ -114,19 +112,22 @@ def cached_path(dataset: DataSet) -> Path:
 
 
 def read_record(path: Path) -> dict[str, Any]:
-    """What is known about a file of weights.
+    """The record of a file of weights.
 
     Raises:
-        UserError: it is not there, or of another architecture.
+        UserError: it is missing, or of another architecture.
     """
     try:
-        record = json.loads(path.with_suffix(".json").read_text())
+        record: dict[str, Any] = json.loads(path.with_suffix(".json").read_text())
     except (OSError, ValueError) as error:
-        raise UserError(f"{path.with_suffix('.json')} does not describe {path}: {error}") from error
+        raise UserError(
+            f"metrics.classifier={path}: {path.with_suffix('.json').name} cannot be read ({error})."
+            " Train the classifier again."
+        ) from error
     if record.get("architecture") != Classifier.architecture:
         raise UserError(
-            f"{path} holds the weights of another network ({record.get('architecture')}) than this "
-            f"version's ({Classifier.architecture}): train the classifier again."
+            f"metrics.classifier={path}: its architecture is ({record.get('architecture')}), and "
+            f"this version uses ({Classifier.architecture}). Train the classifier again."
         )
     return record
 

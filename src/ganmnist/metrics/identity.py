@@ -1,7 +1,7 @@
-"""Lets torchmetrics work on features that have been computed already.
+"""Lets torchmetrics compute on existing features.
 
-Its metrics are told `sync_on_compute=False`: one process measures while the others of a DDP run do
-not, and would be waited for.
+Its metrics get `sync_on_compute=False`: in a DDP run one process measures, and the others do not
+take part.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 
 class Identity(nn.Module):
-    """A "feature extractor" whose images are the features; torchmetrics asks for their number."""
+    """A feature extractor that returns its input. torchmetrics reads `num_features`."""
 
     def __init__(self, num_features: int) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
-"""The literature's FID, on Inception-v3 (Heusel et al., 2017, arXiv 1706.08500).
+"""FID on the features of Inception-v3 (Heusel et al., 2017, arXiv 1706.08500).
 
-Photographs taught that network what matters, digits did not: it is here for comparison with papers
-that used it on MNIST. Its weights (92 MB) come with torch-fidelity, which downloads them.
+Inception-v3 was trained on photographs, not on digits. This metric is for comparison with papers
+that used it on MNIST. torch-fidelity downloads its weights (92 MB).
 """
 
 from __future__ import annotations
@@ -9,20 +9,22 @@ from __future__ import annotations
 from torch import Tensor
 from torchmetrics.image.fid import FrechetInceptionDistance
 
-from ganmnist.errors import UserError
-from ganmnist.metrics.base import Metric, Real, Seen
+from ganmnist.metrics.base import FeatureBatch, Metric, ReferenceSet
+from ganmnist.utils.errors import UserError
 
 BATCH = 50
 
 
 class InceptionFID(Metric):
-    """`inception_fid` against the test images, grey ones as RGB.
+    """`inception_fid` against the test images, gray ones as RGB: lower is better.
+
+    0 for the test images themselves.
 
     Args:
-        weights: a file of torch-fidelity's weights; None lets it download them.
+        weights: a file with torch-fidelity's weights; None: torch-fidelity downloads them.
 
     Raises:
-        UserError: the package or the weights are not there.
+        UserError: the package or the weights are missing.
     """
 
     def __init__(self, weights: str | None = None) -> None:
@@ -32,22 +34,23 @@ class InceptionFID(Metric):
             )
         except ModuleNotFoundError as error:
             raise UserError(
-                "metrics=inception needs torch-fidelity: pip install torch-fidelity."
+                "metrics=inception: torch-fidelity is not installed. Run pip install "
+                "torch-fidelity."
             ) from error
         except (OSError, RuntimeError) as error:
             raise UserError(
-                f"Inception's weights cannot be had ({error}): name a file that has them with "
-                "metrics.table.inception_fid.weights=FILE, or leave metrics=inception out."
+                f"metrics.table.inception_fid.weights={weights}: Inception's weights cannot be "
+                f"loaded ({error}). Set it to a file that has them, or use metrics=default."
             ) from error
 
-    def __call__(self, fake: Seen, real: Real) -> dict[str, float]:
+    def __call__(self, fake: FeatureBatch, real: ReferenceSet) -> dict[str, float]:
         self.fid.reset()
         for images, is_real in ((fake.images, False), (real.test.images, True)):
             for batch in images.split(BATCH):
-                self.fid.update(as_rgb(batch), real=is_real)
+                self.fid.update(to_rgb(batch), real=is_real)
         return {"inception_fid": self.fid.compute().item()}
 
 
-def as_rgb(x: Tensor) -> Tensor:
-    """Images (B, C, H, W), grey or RGB, as (B, 3, H, W)."""
+def to_rgb(x: Tensor) -> Tensor:
+    """Images (B, C, H, W), gray or RGB, as (B, 3, H, W)."""
     return x.cpu().expand(-1, 3, -1, -1).contiguous()

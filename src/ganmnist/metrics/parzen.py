@@ -1,11 +1,12 @@
-"""Log-likelihood by Parzen windows, the figure of the first GAN papers (arXiv 1406.2661).
+"""Log-likelihood by Parzen windows (Goodfellow et al., 2014, arXiv 1406.2661)
 
     log p(x) = log mean_y N(x; y, s^2 1)
 
-y generated, x test images, pixels in [0, 1], and s the best one for training images. It is here for
-the sake of published numbers: it prefers blurred means to digits, and real digits do not lead it
-(Theis et al., 2015, arXiv 1511.01844). The published numbers choose s from ten values; a finer grid
-gives up to 2 nats more on real images.
+y are generated images and x test images, with pixels in [0, 1]. s is the width with the highest
+likelihood of training images. This metric is for comparison with published numbers. It prefers
+blurred means to digits, and real digits do not have the highest value (Theis et al., 2015, arXiv
+1511.01844). The published numbers choose s from ten values; a finer grid gives up to 2 nats more on
+real images.
 """
 
 from __future__ import annotations
@@ -15,11 +16,11 @@ import math
 import torch
 from torch import Tensor
 
-from ganmnist.metrics.base import Metric, Real, Seen
-from ganmnist.metrics.neighbours import blocks
+from ganmnist.metrics.base import FeatureBatch, Metric, ReferenceSet
+from ganmnist.utils.neighbors import blocks
 
-# The grid of the authors' program, and one whose neighbours are a fortieth of a decade apart, which
-# leaves s within 0.65 nats of the best.
+# The grid of the authors' code, and one with 40 values per decade, which leaves s within 0.65
+# nats of the best.
 GRIDS = {
     "parzen": torch.logspace(-1, 0, 10, dtype=torch.float64),
     "parzen_fine": torch.logspace(-1.5, 0, 61, dtype=torch.float64),
@@ -27,49 +28,51 @@ GRIDS = {
 
 
 class Parzen(Metric):
-    """`parzen` in nats, its standard error `parzen_error`, and s as `parzen_sigma`.
+    """`parzen` in nats: higher is better. `parzen_error` is its standard error, `parzen_sigma` s.
 
-    `parzen_fine`, `parzen_fine_error` and `parzen_fine_sigma` are those of a finer grid of s.
+    `parzen_fine`, `parzen_fine_error` and `parzen_fine_sigma` are those of the finer grid. 10,000
+    of MNIST's training images have 243.3 +- 2.1 (fine: 244.9 +- 1.9). Blurred images may have more.
 
     Args:
-        chosen_by: training images whose likelihood chooses s.
+        n_validation: training images whose likelihood chooses s.
     """
 
-    def __init__(self, chosen_by: int = 1000) -> None:
-        if chosen_by < 1:
-            raise ValueError(f"chosen_by={chosen_by} chooses no width: choose 1 or more")
-        self.chosen_by = chosen_by
+    def __init__(self, n_validation: int = 1000) -> None:
+        if n_validation < 1:
+            raise ValueError(f"metrics.table.parzen.n_validation={n_validation}: choose 1 or more")
+        self.n_validation = n_validation
 
-    def __call__(self, fake: Seen, real: Real) -> dict[str, float]:
+    def __call__(self, fake: FeatureBatch, real: ReferenceSet) -> dict[str, float]:
         y = pixels(fake.images)
-        known = torch.cdist(pixels(real.validation.images[: self.chosen_by]), y).square()
-        sigmas = {name: best_sigma(grid, known, y.shape[1]) for name, grid in GRIDS.items()}
+        validation = pixels(real.validation.images[: self.n_validation])
+        squares = torch.cdist(validation, y).square()
+        sigmas = {name: best_sigma(grid, squares, y.shape[1]) for name, grid in GRIDS.items()}
         test = pixels(real.test.images)
         nats: dict[str, list[Tensor]] = {name: [] for name in GRIDS}
         for block in blocks(test, y):
             squares = block.square()
             for name, sigma in sigmas.items():
                 nats[name].append(log_p(squares, y.shape[1], sigma))
-        figures = {}
+        values = {}
         for name, sigma in sigmas.items():
-            of_test = torch.cat(nats[name])
-            figures[name] = of_test.mean().item()
-            figures[f"{name}_error"] = (of_test.std() / len(of_test) ** 0.5).item()
-            figures[f"{name}_sigma"] = sigma.item()
-        return figures
+            likelihoods = torch.cat(nats[name])
+            values[name] = likelihoods.mean().item()
+            values[f"{name}_error"] = (likelihoods.std() / len(likelihoods) ** 0.5).item()
+            values[f"{name}_sigma"] = sigma.item()
+        return values
 
 
 def best_sigma(grid: Tensor, squares: Tensor, dims: int) -> Tensor:
-    """The s of a grid with the highest likelihood at places of squared distances (N, M)."""
+    """The s of a grid with the highest mean likelihood, for squared distances (N, M)."""
     return grid[torch.stack([log_p(squares, dims, s).mean() for s in grid]).argmax()]
 
 
 def pixels(images: Tensor) -> Tensor:
-    """Images (N, C, H, W) uint8 as rows (N, D) of [0, 1], on the CPU, where real ones are."""
+    """Images (N, C, H, W) uint8 as rows (N, D) in [0, 1], on the CPU, as the real images are."""
     return images.cpu().flatten(1).double() / 255
 
 
 def log_p(squares: Tensor, dims: int, sigma: Tensor) -> Tensor:
-    """(N,) nats at places of squared distances (N, M) to M points in `dims` dimensions."""
+    """(N,) nats of squared distances (N, M) to the M means of Gaussians in `dims` dimensions."""
     volume = dims / 2 * torch.log(2 * math.pi * sigma**2)
     return torch.logsumexp(-squares / (2 * sigma**2), 1) - math.log(squares.shape[1]) - volume

@@ -1,99 +1,121 @@
-"""What every discriminator is, what is put around one, and the norms that networks choose from."""
+"""Base classes of discriminators, and the normalization layers."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor, nn
 
-if TYPE_CHECKING:
-    from ganmnist.duel import Sample
+from ganmnist.utils.batch import Batch
+
+MakeDiscriminator = Callable[..., "Discriminator"]  # called with channels=C
 
 
 class Discriminator(nn.Module):
-    """Features of a sample, then one logit: sigmoid(logit) is the probability of being real.
+    """Maps inputs to features (B, F), and features to one logit D(x).
 
-    The split lets a term put a head of its own on the features (ACGAN, InfoGAN), match them, or
-    score them together with a label (projection). A network reads the slots that it needs. The
-    layer that scores is called `last`: what wants the features alone puts another in its place.
+    Only some objectives train sigmoid(D(x)) as the probability of a real image
+    (`Objective.probability`).
+
+    The features serve loss terms with their own head (ACGAN, InfoGAN), feature matching, and
+    projection. A subclass reads the fields of the batch that it needs. Its last layer, from
+    features to the logit, is called `last`.
+
+    Attributes:
+        n_features: F.
+        per_sample: the logit of an image does not depend on the other images of its batch. False
+            with batch norm.
+        input_fields: the fields of the batch that the logit depends on.
+        pack_size: images per row of features (PacGAN).
+        n_scales: scales of an image in x. There is one logit per scale: (n_scales B,).
     """
 
-    n_features: int  # F
-    # What it makes of an image never depends on the others of its batch, as batch norm would.
-    singly = False
-    discriminator_norm: str | None = None  # what model.discriminator.norm=auto has to be
-    sees = frozenset("x")  # the slots of a sample that its answer depends on
-    pack = 1  # images behind one row of features
-    levels = 1  # sizes of an image in one x, with a logit for each: (levels B,)
+    n_features: int
+    per_sample = False
+    input_fields = frozenset("x")
+    pack_size = 1
+    n_scales = 1
 
-    def head(self, n: int) -> nn.Module:
-        """A layer that makes n numbers of features (B, F), as `last` makes one."""
+    def make_head(self, n: int) -> nn.Module:
+        """A new last layer with n outputs."""
         layer = nn.Linear(self.n_features, n)
-        # Small, or the sums of many features are far from 0, resnet's most of all.
+        # With the default initialization, logits of many features are far from 0 at first.
         nn.init.normal_(layer.weight, 0.0, 0.02)
         return layer
 
-    def features(self, sample: Sample) -> Tensor:
-        """(B, F) features of the sample."""
+    def features(self, batch: Batch) -> Tensor:
+        """Features (B, F)."""
         raise NotImplementedError
 
-    def score(self, features: Tensor, sample: Sample) -> Tensor:
-        """(B,) logits."""
+    def score(self, features: Tensor, batch: Batch) -> Tensor:
+        """Logits (B,)."""
         raise NotImplementedError
 
-    def forward(self, sample: Sample) -> Tensor:
-        """(B,) logits."""
-        return self.score(self.features(sample), sample)
+    def forward(self, batch: Batch) -> Tensor:
+        """Logits (B,)."""
+        return self.score(self.features(batch), batch)
 
 
-class Wrapper(Discriminator):
-    """The discriminator inside, unchanged."""
+def drop_head_(discriminator: Discriminator) -> Discriminator:
+    """Removes the last layer, in place, from a discriminator that is used for its features."""
+    discriminator.last = nn.Identity()
+    return discriminator
 
-    def __init__(self, inside: Discriminator) -> None:
+
+class DiscriminatorWrapper(Discriminator):
+    """Delegates to another discriminator. Subclasses change its inputs or its logit.
+
+    `per_sample` is False unless a subclass sets it. One forward pass for real and fake would halve
+    the steps of power iteration (spectral norm), and it would change the order of random numbers
+    (instance noise).
+    """
+
+    def __init__(self, discriminator: Discriminator) -> None:
         super().__init__()
-        self.inside = inside
-        self.n_features = inside.n_features
-        self.sees = inside.sees
-        self.pack = inside.pack
-        self.levels = inside.levels
+        self.discriminator = discriminator
+        self.n_features = discriminator.n_features
+        self.input_fields = discriminator.input_fields
+        self.pack_size = discriminator.pack_size
+        self.n_scales = discriminator.n_scales
 
-    def features(self, sample: Sample) -> Tensor:
-        return self.inside.features(sample)
+    def features(self, batch: Batch) -> Tensor:
+        return self.discriminator.features(batch)
 
-    def score(self, features: Tensor, sample: Sample) -> Tensor:
-        return self.inside.score(features, sample)
+    def score(self, features: Tensor, batch: Batch) -> Tensor:
+        return self.discriminator.score(features, batch)
 
 
 def channels_last(x: Tensor) -> Tensor:
-    """The same (B, C, H, W); on a CPU, the channels of a pixel lie side by side in memory.
+    """Converts (B, C, H, W) to PyTorch's channels_last memory format on a CPU.
 
-    Convolutions and norms hand that order on. In it a step is faster by a tenth (dcgan, float32)
-    to a half (r3gan, bfloat16).
+    Convolutions and norms keep the format. A training step is faster by a tenth (dcgan, float32) to
+    a half (r3gan, bfloat16).
     """
     if x.device.type != "cpu":
         return x
     c, h, w = x.shape[1:]
-    # Flattened in between, since a single channel would count as being in any order.
-    return x.permute(0, 2, 3, 1).flatten(1).unflatten(1, (h, w, c)).permute(0, 3, 1, 2)
+    # `x.to(memory_format=...)` changes nothing for a single channel, which has both formats.
+    rows = x.permute(0, 2, 3, 1).flatten(1)
+    return torch.unflatten(rows, 1, (h, w, c)).permute(0, 3, 1, 2)
 
 
-# Layers for (B, C, H, W), made for a number of channels.
+# Layers for (B, C, H, W), called with C.
 NORMS: Mapping[str, Callable[[int], nn.Module]] = {
     "batch": nn.BatchNorm2d,
-    "layer": partial(nn.GroupNorm, 1),  # arXiv 1607.06450, over channels and places
+    "layer": partial(nn.GroupNorm, 1),  # arXiv 1607.06450, over channels and pixels
     "instance": partial(nn.InstanceNorm2d, affine=True),
     "none": lambda channels: nn.Identity(),
 }
 
 
 def norm_layer(norm: str, channels: int) -> nn.Module:
-    """The normalisation of that name.
+    """The normalization of that name.
 
     Raises:
         ValueError: there is none.
     """
     if norm not in NORMS:
-        raise ValueError(f"norm={norm} is unknown: choose {', '.join(NORMS)}")
+        raise ValueError(f"model.discriminator.norm={norm}: choose {', '.join(NORMS)}")
     return NORMS[norm](channels)

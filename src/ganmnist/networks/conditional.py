@@ -1,93 +1,101 @@
-"""Networks that are told a class, or an image: what is put around those that know of none.
+"""Conditional networks, as wrappers around unconditional ones.
 
-With y one-hot, e(y) a learned map as large as the image, v(y) a learned vector and h D's features,
+With y one-hot, e(y) a learned channel as large as the image, v(y) a learned vector and h D's
+features:
 
-    generator     G([z, y])
-    joined        D([x, e(y)])             Mirza and Osindero (2014, arXiv 1411.1784)
-    projection    D(x) + <v(y), h(x)>      Miyato and Koyama (2018, arXiv 1802.05637)
-    beside        D([x, y]), y an image    Isola et al. (2016, arXiv 1611.07004)
+    generator       G([z, y])
+    label channel   D([x, e(y)])             Mirza and Osindero (2014, arXiv 1411.1784)
+    projection      D(x) + <v(y), h(x)>      Miyato and Koyama (2018, arXiv 1802.05637)
+    image concat    D([x, y]), y an image    Isola et al. (2016, arXiv 1611.07004)
 
-so each works with every architecture. Mirza and Osindero's perceptrons have hidden layers for x and
-for y before they join them; Miyato and Koyama's G takes y in its batch norm.
+Each works with every architecture. There are two differences from the papers. Mirza and Osindero's
+MLPs have separate hidden layers for x and for y. Miyato and Koyama's generator has conditional
+batch norm.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ganmnist.networks.base import Discriminator, Wrapper
-
-if TYPE_CHECKING:
-    from ganmnist.duel import Sample
+from ganmnist.networks.base import DiscriminatorWrapper, MakeDiscriminator
+from ganmnist.utils.batch import Batch
 
 
-def one_hot(y: Tensor | None, classes: int) -> Tensor:
-    """Labels (B,) as float32 rows (B, classes) of zeros and a one.
-
-    Raises:
-        ValueError: there are none.
-    """
-    if y is None:
-        raise ValueError("this network is told a class, so it needs labels y (B,) with its input")
-    return F.one_hot(y, classes).float()
+def one_hot(y: Tensor, n_classes: int) -> Tensor:
+    """Labels (B,) to one-hot rows (B, n_classes), float32."""
+    return F.one_hot(y, n_classes).float()
 
 
 class Generator(nn.Module):
-    """Latents (B, Z) and labels (B,) to images; `inside` takes latents of Z + classes."""
+    """Latents (B, Z) and labels (B,) to images, by a generator with Z + n_classes inputs."""
 
-    def __init__(self, inside: nn.Module, classes: int) -> None:
+    def __init__(
+        self,
+        generator: Callable[..., nn.Module],
+        n_classes: int,
+        latent_dim: int = 100,
+        channels: int = 1,
+    ) -> None:
         super().__init__()
-        self.inside = inside
-        self.classes = classes
+        self.generator = generator(latent_dim=latent_dim + n_classes, channels=channels)
+        self.n_classes = n_classes
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        return self.inside(torch.cat([z, one_hot(y, self.classes)], 1))
+        if y is None:
+            raise ValueError("This generator needs labels: pass y (B,) with the latents")
+        images: Tensor = self.generator(torch.cat([z, one_hot(y, self.n_classes)], 1))
+        return images
 
 
-class Joined(Wrapper):
-    """Shows D the label as one more channel; `inside` takes one more than the images have."""
+class LabelChannel(DiscriminatorWrapper):
+    """Adds the embedded label to the image as a channel."""
 
-    def __init__(self, inside: Discriminator, classes: int, image_size: int = 28) -> None:
-        super().__init__(inside)
-        self.singly = inside.singly
-        self.sees = inside.sees | {"y"}
-        self.map = nn.Linear(classes, image_size**2, bias=False)
+    def __init__(
+        self,
+        discriminator: MakeDiscriminator,
+        n_classes: int,
+        image_size: int = 28,
+        channels: int = 1,
+    ) -> None:
+        super().__init__(discriminator(channels=channels + 1))
+        self.per_sample = self.discriminator.per_sample
+        self.input_fields |= {"y"}
+        self.embedding = nn.Linear(n_classes, image_size**2, bias=False)
 
-    def features(self, sample: Sample) -> Tensor:
-        assert sample.x is not None
-        channel = self.map(one_hot(sample.y, self.map.in_features)).view_as(sample.x[:, :1])
-        return super().features(sample._replace(x=torch.cat([sample.x, channel], 1)))
-
-
-class Beside(Wrapper):
-    """Shows D an image y beside x; `inside` takes twice the channels that the images have."""
-
-    def __init__(self, inside: Discriminator) -> None:
-        super().__init__(inside)
-        self.singly = inside.singly
-        self.sees = inside.sees | {"y"}
-
-    def features(self, sample: Sample) -> Tensor:
-        assert sample.x is not None
-        assert sample.y is not None
-        return super().features(sample._replace(x=torch.cat([sample.x, sample.y], 1)))
+    def features(self, batch: Batch) -> Tensor:
+        embedded = self.embedding(one_hot(batch.condition, self.embedding.in_features))
+        x = torch.cat([batch.x, embedded.view_as(batch.x[:, :1])], 1)
+        return super().features(batch._replace(x=x))
 
 
-class Projection(Wrapper):
-    """Adds the label's view of the features to D's logit."""
+class ConcatImage(DiscriminatorWrapper):
+    """Concatenates the condition, an image, and x along the channels."""
 
-    def __init__(self, inside: Discriminator, classes: int) -> None:
-        super().__init__(inside)
-        self.singly = inside.singly
-        self.sees = inside.sees | {"y"}
-        self.vector = nn.Linear(classes, inside.n_features, bias=False)
-        # Small beside what D itself says, of thousands of features in dcgan's case.
-        nn.init.normal_(self.vector.weight, 0.0, 0.02)
+    def __init__(self, discriminator: MakeDiscriminator, channels: int = 1) -> None:
+        super().__init__(discriminator(channels=2 * channels))
+        self.per_sample = self.discriminator.per_sample
+        self.input_fields |= {"y"}
 
-    def score(self, features: Tensor, sample: Sample) -> Tensor:
-        v = self.vector(one_hot(sample.y, self.vector.in_features))
-        return super().score(features, sample) + (v * features).sum(1)
+    def features(self, batch: Batch) -> Tensor:
+        x = torch.cat([batch.x, batch.condition], 1)
+        return super().features(batch._replace(x=x))
+
+
+class Projection(DiscriminatorWrapper):
+    """Adds the inner product of the features and the label's vector to the logit."""
+
+    def __init__(self, discriminator: MakeDiscriminator, n_classes: int, channels: int = 1) -> None:
+        super().__init__(discriminator(channels=channels))
+        self.per_sample = self.discriminator.per_sample
+        self.input_fields |= {"y"}
+        self.embedding = nn.Linear(n_classes, self.n_features, bias=False)
+        # The default initialization is too large for dcgan's thousands of features.
+        nn.init.normal_(self.embedding.weight, 0.0, 0.02)
+
+    def score(self, features: Tensor, batch: Batch) -> Tensor:
+        v: Tensor = self.embedding(one_hot(batch.condition, self.embedding.in_features))
+        return super().score(features, batch) + (v * features).sum(1)

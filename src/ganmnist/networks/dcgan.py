@@ -1,36 +1,36 @@
 """Deep convolutional GAN (Radford et al., 2015, arXiv 1511.06434).
 
-The generator is a column of transposed convolutions, the discriminator a column of strided ones;
-batch norm and a rectifier follow each block but the last. The defaults are the 28x28 networks
+The generator is a sequence of transposed convolutions, the discriminator one of strided
+convolutions. Batch norm and ReLU or LeakyReLU follow each convolution except the last. The defaults
+are for 28x28 images:
 
     G   z -> 256x4x4 -> 128x7x7 -> 64x14x14 -> 1x28x28, tanh
     D   1x28x28 -> 64x14x14 -> 128x7x7 -> 1
 
-and conf/model/dcgan64.yaml gives the five blocks of the paper's 64x64 ones. A block whose kernel
-spans all there is, without padding, is a fully connected layer (conf/model/dcgan_fc.yaml).
+conf/model/dcgan64.yaml has five blocks for 64x64 images. A kernel as large as its
+feature map, without padding, is a fully connected layer (conf/model/dcgan_fc.yaml).
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor, nn
 
 from ganmnist.networks.base import Discriminator as Base
 from ganmnist.networks.base import channels_last, norm_layer
 from ganmnist.networks.perceptron import linear
-
-if TYPE_CHECKING:
-    from ganmnist.duel import Sample
+from ganmnist.utils.batch import Batch
 
 
 class Generator(nn.Module):
     """Latents (B, latent_dim) to images (B, channels, H, W) in [-1, 1].
 
-    Block i has `kernels[i]`, `strides[i]` and `paddings[i]`, by default 0 in the first, which opens
-    the latent into a picture, and 1 after it. `widths` are the channels between the blocks.
+    Block i has `kernels[i]`, `strides[i]` and `paddings[i]`. The default paddings are 0 in the
+    first block, which makes a feature map from the latent, and 1 in the others. `widths` are the
+    channels between the blocks.
     """
 
     def __init__(
@@ -44,12 +44,12 @@ class Generator(nn.Module):
     ) -> None:
         super().__init__()
         paddings = [0, *[1] * len(widths)] if paddings is None else paddings
-        check_lengths(widths, kernels, strides, paddings)
+        check_lengths("generator", widths, kernels, strides, paddings)
         blocks: list[nn.Module] = []
         channels_of = pairwise((latent_dim, *widths, channels))
         size = 1
         for (c_in, c_out), k, s, p in zip(channels_of, kernels, strides, paddings, strict=True):
-            convolution = Opening if size == 1 and p == 0 else nn.ConvTranspose2d
+            convolution = FirstDeconv if size == 1 and p == 0 else nn.ConvTranspose2d
             blocks.append(convolution(c_in, c_out, k, s, padding=p, bias=False))
             blocks += [nn.BatchNorm2d(c_out), nn.ReLU(inplace=True)]
             size = (size - 1) * s - 2 * p + k
@@ -58,24 +58,25 @@ class Generator(nn.Module):
         self.apply(init_weights)
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        return self.blocks(z[:, :, None, None])
+        images: Tensor = self.blocks(z[:, :, None, None])
+        return images
 
 
-class Opening(nn.ConvTranspose2d):
-    """The transposed convolution of 1x1 pictures, as the matrix product that it is.
+class FirstDeconv(nn.ConvTranspose2d):
+    """A transposed convolution of 1x1 feature maps, computed as a matrix product.
 
-    Equal up to rounding, and faster on a CPU.
+    It is equal up to rounding, and faster on a CPU.
     """
 
     def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
         x = linear(x.flatten(1), self.weight.flatten(1).t())
-        return channels_last(x.unflatten(1, self.weight.shape[1:]))
+        return channels_last(torch.unflatten(x, 1, self.weight.shape[1:]))
 
 
-class Closing(nn.Conv2d):
-    """The convolution of maps as large as the kernel, as the matrix product that it is.
+class FinalConv(nn.Conv2d):
+    """A convolution of feature maps as large as the kernel, computed as a matrix product.
 
-    They come as rows (B, H W C), pixel by pixel.
+    The feature maps are rows (B, H W C), in channels_last order.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -85,10 +86,11 @@ class Closing(nn.Conv2d):
 class Discriminator(Base):
     """Images (B, channels, H, W) in [-1, 1] to logits (B,).
 
-    Block i has `kernels[i]`, `strides[i]` and `paddings[i]`, by default 1 but for the last, whose
-    kernel spans the whole of the last feature map, so that its stride says nothing. `norm`
-    is batch, layer, instance or none; `first_norm` puts it on the first block as well, where the
-    paper leaves it out.
+    Block i has `kernels[i]`, `strides[i]` and `paddings[i]`. The default paddings are 1 except in
+    the last block. The kernel of the last block is as large as its feature map, and its stride is
+    not used.
+    `norm` is batch, layer, instance or none. With `first_norm` the first block has it too; the
+    paper has none there.
     """
 
     def __init__(
@@ -104,45 +106,51 @@ class Discriminator(Base):
     ) -> None:
         super().__init__()
         paddings = [*[1] * len(widths), 0] if paddings is None else paddings
-        check_lengths(widths, kernels, strides, paddings)
+        check_lengths("discriminator", widths, kernels, strides, paddings)
         if paddings[-1]:
             raise ValueError(
-                f"paddings={list(paddings)}: the last kernel spans its whole map, so end with 0"
+                f"model.discriminator.paddings={list(paddings)}: the last kernel is as large as "
+                "its feature map. Choose 0 for the last padding"
             )
-        # Norm layers have biases; without any D would be homogeneous, D(0) = 0 whatever it learns.
-        free = norm == "none"
+        # Without norm layers, biases are needed: otherwise D(0) = 0 for the all-gray image.
+        bias = norm == "none"
         blocks: list[nn.Module] = []
         layers = zip(pairwise((channels, *widths)), kernels, strides, paddings, strict=False)
         for i, ((c_in, c_out), k, s, p) in enumerate(layers):
-            blocks.append(nn.Conv2d(c_in, c_out, k, s, padding=p, bias=free))
+            blocks.append(nn.Conv2d(c_in, c_out, k, s, padding=p, bias=bias))
             if first_norm or i > 0:
                 blocks.append(norm_layer(norm, c_out))
             blocks.append(nn.LeakyReLU(slope, inplace=True))
         self.blocks = nn.Sequential(*blocks)
-        self.singly = norm != "batch"
+        self.per_sample = norm != "batch"
         last = (channels, *widths)[-1]
         self.n_features = last * kernels[-1] ** 2
-        self.last = Closing(last, 1, kernels[-1], bias=free)
+        self.last = FinalConv(last, 1, kernels[-1], bias=bias)
         self.apply(init_weights)
 
-    def features(self, sample: Sample) -> Tensor:
-        assert sample.x is not None
-        return self.blocks(channels_last(sample.x)).permute(0, 2, 3, 1).flatten(1)
+    def features(self, batch: Batch) -> Tensor:
+        maps: Tensor = self.blocks(channels_last(batch.x))
+        return maps.permute(0, 2, 3, 1).flatten(1)
 
-    def score(self, features: Tensor, sample: Sample) -> Tensor:
-        return self.last(features).flatten()
+    def score(self, features: Tensor, batch: Batch) -> Tensor:
+        logits: Tensor = self.last(features)
+        return logits.flatten()
 
 
-def check_lengths(widths: Sequence[int], *of_blocks: Sequence[int]) -> None:
-    if any(len(values) != len(widths) + 1 for values in of_blocks):
-        names = ("kernels", "strides", "paddings")
-        all_of = zip(names, of_blocks, strict=True)
-        values = " and ".join(f"{name}={list(value)}" for name, value in all_of)
-        raise ValueError(f"{values} must each name one value more than widths={list(widths)}")
+def check_lengths(network: str, widths: Sequence[int], *per_block: Sequence[int]) -> None:
+    for name, values in zip(("kernels", "strides", "paddings"), per_block, strict=True):
+        if len(values) != len(widths) + 1:
+            raise ValueError(
+                f"model.{network}.{name}={list(values)}: choose {len(widths) + 1} numbers, one "
+                f"more than widths={list(widths)} has"
+            )
 
 
 def init_weights(module: nn.Module) -> None:
-    """The paper's initialisation: convolutions ~ N(0, 0.02), batch norm ~ N(1, 0.02), biases 0."""
+    """The initialization of DCGANs: normal weights with a standard deviation of 0.02.
+
+    Their mean is 0 in convolutions and 1 in batch norm. Biases are 0.
+    """
     if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
         nn.init.normal_(module.weight, 0.0, 0.02)
         if module.bias is not None:

@@ -1,97 +1,100 @@
-"""Networks around latents: encoders, and discriminators that see latents.
+"""Encoders from images to latents, and discriminators of latents.
 
-Whatever sees images is the body of a discriminator, so each works with every architecture.
+An encoder is the body of a discriminator with a new last layer, so every architecture has one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
-from ganmnist.networks.base import Discriminator
+from ganmnist.networks.base import Discriminator, MakeDiscriminator, drop_head_
 from ganmnist.networks.perceptron import Linear
-
-if TYPE_CHECKING:
-    from ganmnist.duel import Sample
+from ganmnist.utils.batch import Batch
 
 
 class Encoder(nn.Module):
-    """The images of a sample to latents (B, latent_dim), by a linear layer on D's features.
+    """Images to latents (B, latent_dim), by a linear layer on the features of `body`.
 
-    `bounded`: latents are 2 sigmoid(x) - 1, for a prior that is uniform in [-1, 1].
-    """
-
-    def __init__(self, body: Discriminator, latent_dim: int, bounded: bool = False) -> None:
-        super().__init__()
-        self.body = headless(body)
-        self.last = Linear(body.n_features, latent_dim)
-        self.bounded = bounded
-
-    def features(self, sample: Sample) -> Tensor:
-        """(B, F) the last hidden layer."""
-        return self.body.features(sample)
-
-    def forward(self, sample: Sample) -> Tensor:
-        z = self.last(self.features(sample))
-        return 2 * z.sigmoid() - 1 if self.bounded else z
-
-
-class Joint(Discriminator):
-    """Pairs of images and latents (B, latent_dim) to logits (B,), by a layer of `hidden` units.
-
-    The latent joins D's features there: a body with one hidden layer makes this D's second one.
-    `norm` is none, or batch, before the LeakyReLU.
+    bounded: latents are 2 sigmoid(h) - 1, for a prior that is uniform in [-1, 1].
     """
 
     def __init__(
-        self, body: Discriminator, latent_dim: int, hidden: int = 1024, norm: str = "none"
+        self, body: MakeDiscriminator, latent_dim: int, bounded: bool = False, channels: int = 1
+    ) -> None:
+        super().__init__()
+        self.body = drop_head_(body(channels=channels))
+        self.last = Linear(self.body.n_features, latent_dim)
+        self.bounded = bounded
+
+    def features(self, batch: Batch) -> Tensor:
+        """The last hidden layer (B, F)."""
+        return self.body.features(batch)
+
+    def forward(self, batch: Batch) -> Tensor:
+        z: Tensor = self.last(self.features(batch))
+        return 2 * z.sigmoid() - 1 if self.bounded else z
+
+
+class JointDiscriminator(Discriminator):
+    """Pairs of images and latents (B, latent_dim) to logits (B,).
+
+    The features of `body` and the latent are the input of one hidden layer with `hidden` units.
+    `norm`, none or batch, is before its LeakyReLU.
+    """
+
+    def __init__(
+        self,
+        body: MakeDiscriminator,
+        latent_dim: int,
+        hidden: int = 1024,
+        norm: str = "none",
+        channels: int = 1,
     ) -> None:
         super().__init__()
         if norm not in ("none", "batch"):
             raise ValueError(f"family.discriminator.norm={norm}: choose none or batch")
-        self.singly = body.singly and norm == "none"
-        self.sees = body.sees | {"z"}
-        self.body = headless(body)
-        layers: list[nn.Module] = [Linear(body.n_features + latent_dim, hidden)]
+        self.body = drop_head_(body(channels=channels))
+        self.per_sample = self.body.per_sample and norm == "none"
+        self.input_fields = self.body.input_fields | {"z"}
+        layers: list[nn.Module] = [Linear(self.body.n_features + latent_dim, hidden)]
         layers += [nn.BatchNorm1d(hidden)] if norm == "batch" else []
         self.join = nn.Sequential(*layers, nn.LeakyReLU(0.2))
         self.n_features = hidden
         self.last = nn.Linear(hidden, 1)
 
-    def features(self, sample: Sample) -> Tensor:
-        assert sample.z is not None
-        return self.join(torch.cat([self.body.features(sample), sample.z], 1))
+    def features(self, batch: Batch) -> Tensor:
+        joined = torch.cat([self.body.features(batch), batch.latents], 1)
+        features: Tensor = self.join(joined)
+        return features
 
-    def score(self, features: Tensor, sample: Sample) -> Tensor:
-        return self.last(features).flatten()
+    def score(self, features: Tensor, batch: Batch) -> Tensor:
+        logits: Tensor = self.last(features)
+        return logits.flatten()
 
 
-class Latent(Discriminator):
-    """Latents (B, latent_dim) to logits (B,), by a perceptron."""
+class LatentDiscriminator(Discriminator):
+    """Latents (B, latent_dim) to logits (B,), by an MLP. It does not see images."""
 
-    singly = True
-    sees = frozenset("z")
+    per_sample = True
+    input_fields = frozenset("z")
 
     def __init__(self, latent_dim: int, widths: Sequence[int] = (1000, 1000)) -> None:
         super().__init__()
         layers: list[nn.Module] = []
-        for n_in, n_out in zip((latent_dim, *widths), widths, strict=False):
+        for n_in, n_out in pairwise((latent_dim, *widths)):
             layers += [Linear(n_in, n_out), nn.LeakyReLU(0.2)]
         self.layers = nn.Sequential(*layers)
         self.n_features = widths[-1] if widths else latent_dim
         self.last = nn.Linear(self.n_features, 1)
 
-    def features(self, sample: Sample) -> Tensor:
-        return self.layers(sample.z)
+    def features(self, batch: Batch) -> Tensor:
+        features: Tensor = self.layers(batch.latents)
+        return features
 
-    def score(self, features: Tensor, sample: Sample) -> Tensor:
-        return self.last(features).flatten()
-
-
-def headless(body: Discriminator) -> Discriminator:
-    """A discriminator that will be asked for features alone, without the layer that scores them."""
-    body.last = nn.Identity()
-    return body
+    def score(self, features: Tensor, batch: Batch) -> Tensor:
+        logits: Tensor = self.last(features)
+        return logits.flatten()

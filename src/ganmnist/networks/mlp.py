@@ -1,28 +1,25 @@
-"""Multilayer perceptrons: the networks that the first GAN had (arXiv 1406.2661), with dropout.
+"""Multilayer perceptrons, as in the first GAN (Goodfellow et al., 2014, arXiv 1406.2661).
 
 G   z -> 32 -> 64 -> 128 -> 784, tanh
 D   784 -> 128 -> 64 -> 32 -> 1
 
-A hidden layer is Linear, batch norm if asked for, LeakyReLU and dropout. With `pieces` above 1 it
-is a maxout layer instead, the maximum of that many linear functions for each unit (Goodfellow et
-al., 2013, arXiv 1302.4389), as in the discriminator of the first GAN.
+A hidden layer is Linear, optional batch norm, LeakyReLU and dropout. With `pieces` above 1 it is a
+maxout layer (Goodfellow et al., 2013, arXiv 1302.4389), as in the discriminator of the first GAN:
+each unit is the maximum of `pieces` linear functions.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from ganmnist.networks.base import Discriminator as Base
 from ganmnist.networks.perceptron import Dropout, Linear
-
-if TYPE_CHECKING:
-    from ganmnist.duel import Sample
+from ganmnist.utils.batch import Batch
 
 
 class Maxout(nn.Module):
@@ -34,18 +31,18 @@ class Maxout(nn.Module):
         self.shape = (n_out, pieces)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.linear(x).unflatten(1, self.shape).amax(2)
+        return torch.unflatten(self.linear(x), 1, self.shape).amax(2)
 
 
 class ScaledSigmoid(nn.Module):
-    """2 sigmoid(x) - 1 in [-1, 1], the sigmoid of networks whose images lie in [0, 1]."""
+    """2 sigmoid(x) - 1, in [-1, 1]."""
 
     def forward(self, x: Tensor) -> Tensor:
         return 2 * x.sigmoid() - 1
 
 
-# What ends a generator: the function, and its inverse for images in (-1, 1).
-OUTPUTS = {
+# Output functions of a generator, and their inverses for images in (-1, 1).
+OUTPUTS: dict[str, tuple[type[nn.Module], Callable[[Tensor], Tensor]]] = {
     "tanh": (nn.Tanh, torch.atanh),
     "sigmoid": (ScaledSigmoid, lambda x: ((x + 1) / 2).logit()),
 }
@@ -59,15 +56,17 @@ def hidden_layers(
     first_norm: bool = True,
     pieces: int = 1,
 ) -> list[nn.Module]:
-    """The hidden layers between each two neighbours of `sizes`.
+    """Hidden layers whose numbers of units are `sizes`; the first is the input size.
 
     Raises:
         ValueError: `norm` is neither "none" nor "batch", or `pieces` is below 1.
     """
     if norm not in ("none", "batch"):
-        raise ValueError(f"norm={norm}: multilayer perceptrons have norm=none or norm=batch")
+        raise ValueError(f"norm={norm}: multilayer perceptrons have none or batch")
     if pieces < 1:
-        raise ValueError(f"pieces={pieces}: choose 1 (LeakyReLU) or more (maxout)")
+        raise ValueError(
+            f"model.discriminator.pieces={pieces}: choose 1 (LeakyReLU) or more (maxout)"
+        )
     layers: list[nn.Module] = []
     for i, (n_in, n_out) in enumerate(pairwise(sizes)):
         layers.append(Linear(n_in, n_out) if pieces == 1 else Maxout(n_in, n_out, pieces))
@@ -94,8 +93,8 @@ class Generator(nn.Module):
         widths: units of the hidden layers.
         output: tanh, or sigmoid, which is 2 sigmoid(x) - 1.
         init_bound: see `init_uniform`.
-        mean_bias: the last biases begin at the mean of 10,000 training images, passed through the
-            inverse of the output function, as in the program of the first GAN.
+        mean_bias: initialize the last biases with the inverse output function of the mean of 10,000
+            training images, as in the code of the first GAN.
     """
 
     def __init__(
@@ -113,10 +112,10 @@ class Generator(nn.Module):
     ) -> None:
         super().__init__()
         if output not in OUTPUTS:
-            raise ValueError(f"output={output}: choose {' or '.join(OUTPUTS)}")
+            raise ValueError(f"model.generator.output={output}: choose {' or '.join(OUTPUTS)}")
         shape = (channels, image_size, image_size)
         sizes = (latent_dim, *widths)
-        function, self.inverse = OUTPUTS[output]
+        function, self.inverse_output = OUTPUTS[output]
         self.layers = nn.Sequential(
             *hidden_layers(sizes, slope, dropout, norm),
             Linear(sizes[-1], math.prod(shape)),
@@ -127,14 +126,15 @@ class Generator(nn.Module):
         init_uniform(self, init_bound)
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        return self.layers(z)
+        images: Tensor = self.layers(z)
+        return images
 
     @torch.no_grad()
     def init_from_images(self, x: Tensor) -> None:
         """Sets the last biases by the mean of images (N, C, H, W)."""
         *_, last = (layer for layer in self.layers if isinstance(layer, nn.Linear))
-        bound = 1 - 2e-7  # 1e-7 from black and white in [0, 1], as in the program
-        last.bias.copy_(self.inverse(x.mean(0).flatten().clamp(-bound, bound)))
+        bound = 1 - 2e-7  # as in the code of the first GAN: 1e-7 for pixels in [0, 1]
+        last.bias.copy_(self.inverse_output(x.mean(0).flatten().clamp(-bound, bound)))
 
 
 class Discriminator(Base):
@@ -142,10 +142,10 @@ class Discriminator(Base):
 
     Args:
         widths: units of the hidden layers.
-        first_norm: `norm` is on the first hidden layer too.
+        first_norm: the first hidden layer has the norm too.
         pieces: above 1: maxout layers, and `slope` is not used.
-        input_dropout: probability that a pixel is set to black. Above 0, the first layer reads
-            pixels in [0, 1].
+        input_dropout: probability that a pixel is set to black. If it is above 0, the input of the
+            first layer is in [0, 1].
         init_bound: see `init_uniform`.
     """
 
@@ -167,15 +167,16 @@ class Discriminator(Base):
         layers = hidden_layers(sizes, slope, dropout, norm, first_norm, pieces)
         self.layers = nn.Sequential(nn.Flatten(), *layers)
         self.drop_pixels = Dropout(input_dropout) if input_dropout else None
-        self.singly = norm == "none"
+        self.per_sample = norm == "none"
         self.n_features = sizes[-1]
         self.last = Linear(self.n_features, 1)
         init_uniform(self, init_bound)
 
-    def features(self, sample: Sample) -> Tensor:
-        assert sample.x is not None
-        x = sample.x if self.drop_pixels is None else self.drop_pixels((sample.x + 1) / 2)
-        return self.layers(x)
+    def features(self, batch: Batch) -> Tensor:
+        x = batch.x if self.drop_pixels is None else self.drop_pixels((batch.x + 1) / 2)
+        features: Tensor = self.layers(x)
+        return features
 
-    def score(self, features: Tensor, sample: Sample) -> Tensor:
-        return self.last(features).flatten()
+    def score(self, features: Tensor, batch: Batch) -> Tensor:
+        logits: Tensor = self.last(features)
+        return logits.flatten()

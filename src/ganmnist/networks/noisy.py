@@ -1,12 +1,12 @@
-"""Perceptrons with noise in every layer of D, for a few labels (Salimans et al., arXiv 1606.03498).
+"""Perceptrons for semi-supervised learning (Salimans et al., 2016, arXiv 1606.03498).
 
 G   z -> 500 -> 500 -> 784, batch norm and softplus in between, tanh
-D   784 -> 1000 -> 500 -> 250 -> 250 -> 250 -> 1, weight norm, rectifiers
+D   784 -> 1000 -> 500 -> 250 -> 250 -> 250 -> 1, weight norm, ReLU, noise
 
-Normal noise is added to D's images, seen in [0, 1], and to every layer behind them; the features
-are the last layer before its noise. The first 500 real images give every unit of D mean 0 and
-variance 1 (`WeightNorm`). As in the authors' program, D trains the scale of its last layer alone,
-and G's batch norm has a bias and no scale.
+D maps images to [0, 1]. It adds Gaussian noise to them and to the output of every hidden layer; its
+features are the last hidden layer without noise. At the start, 500 real images or more give every
+unit of D mean 0 and variance 1 (`WeightNorm`). As in the authors' code, D trains the scale of its
+last layer only, and G's batch norm has a bias and no scale.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -23,13 +22,11 @@ from torch.nn.utils.parametrizations import weight_norm
 
 from ganmnist.networks.base import Discriminator as Base
 from ganmnist.networks.perceptron import Linear
-
-if TYPE_CHECKING:
-    from ganmnist.duel import Sample
+from ganmnist.utils.batch import Batch
 
 
 class Noise(nn.Module):
-    """Adds normal noise of standard deviation `sigma` while it trains."""
+    """Adds Gaussian noise of standard deviation `sigma`, in training mode."""
 
     def __init__(self, sigma: float) -> None:
         super().__init__()
@@ -42,7 +39,7 @@ class Noise(nn.Module):
 class WeightNorm(Linear):
     """A linear layer with weights g v / |v| (Salimans and Kingma, 2016, arXiv 1602.07868).
 
-    `init_from_input` sets g and the bias so that the units have mean 0 and variance 1 over a batch.
+    `init_from_input` sets g and the bias: the units have mean 0 and variance 1 over the batch.
     """
 
     def __init__(self, n_in: int, n_out: int, train_scale: bool = False) -> None:
@@ -54,8 +51,8 @@ class WeightNorm(Linear):
 
     @property
     def scale(self) -> nn.Parameter:
-        """(n_out, 1) g"""
-        return self.parametrizations.weight.original0  # type: ignore
+        """g (n_out, 1)"""
+        return self.get_parameter("parametrizations.weight.original0")
 
     @torch.no_grad()
     def init_from_input(self, x: Tensor, rows: int) -> None:
@@ -87,13 +84,14 @@ class Generator(nn.Module):
         self.layers = nn.Sequential(*layers, last, nn.Tanh(), nn.Unflatten(1, shape))
 
     def forward(self, z: Tensor, y: Tensor | None = None) -> Tensor:
-        return self.layers(z)
+        images: Tensor = self.layers(z)
+        return images
 
 
 class Discriminator(Base):
     """Images (B, channels, image_size, image_size) in [-1, 1] to logits (B,)."""
 
-    singly = True
+    per_sample = True
 
     def __init__(
         self,
@@ -106,11 +104,11 @@ class Discriminator(Base):
         super().__init__()
         if min(image_noise, noise) < 0:
             raise ValueError(
-                f"image_noise={image_noise} and noise={noise} are standard deviations: choose 0 or "
-                "more"
+                f"model.discriminator.image_noise={image_noise}, noise={noise}: choose standard "
+                "deviations of 0 or more"
             )
         if not widths:
-            raise ValueError(f"widths={list(widths)} leaves D no layer: choose one or more")
+            raise ValueError("model.discriminator.widths=[]: choose one or more")
         self.noise = noise
         first, *others = pairwise((channels * image_size**2, *widths))
         layers: list[nn.Module] = [nn.Flatten(), Noise(image_noise)]
@@ -119,14 +117,15 @@ class Discriminator(Base):
             layers += [Noise(noise), WeightNorm(*sizes), nn.ReLU()]
         self.layers = nn.Sequential(*layers)
         self.n_features = widths[-1]
-        self.last = self.head(1)
+        self.last = self.make_head(1)
 
-    def head(self, n: int) -> nn.Module:
+    def make_head(self, n: int) -> nn.Module:
         return nn.Sequential(Noise(self.noise), WeightNorm(self.n_features, n, train_scale=True))
 
-    def features(self, sample: Sample) -> Tensor:
-        assert sample.x is not None
-        return self.layers((sample.x + 1) / 2)
+    def features(self, batch: Batch) -> Tensor:
+        features: Tensor = self.layers((batch.x + 1) / 2)
+        return features
 
-    def score(self, features: Tensor, sample: Sample) -> Tensor:
-        return self.last(features).flatten()
+    def score(self, features: Tensor, batch: Batch) -> Tensor:
+        logits: Tensor = self.last(features)
+        return logits.flatten()

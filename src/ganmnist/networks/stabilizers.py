@@ -1,13 +1,13 @@
-"""What is put around a discriminator to steady the game: each works with every network.
+"""Stabilizers: changes of the discriminator or of the objective, for every architecture and loss.
 
-A wrapper changes what the network inside sees, or adds to its logit. Where the literature
-concatenates statistics s to the features h before the last, linear layer, the wrapper adds their
-share of the product, since w [h, s] = w_h h + w_s s.
+A `Stabilizer` holds settings. Most of them wrap D in a `DiscriminatorWrapper`, which changes the
+inputs of D or adds to its logit. Some papers concatenate statistics s to the features h before the
+last, linear layer. Here the wrapper adds w_s s to the logit, because w [h, s] = w_h h + w_s s.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -15,268 +15,363 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.utils.parametrizations import spectral_norm
 
-from ganmnist.networks.base import Discriminator, Wrapper
-from ganmnist.schedules import Value, at, checked
+from ganmnist.networks.base import Discriminator, DiscriminatorWrapper
+from ganmnist.utils.batch import Batch
+from ganmnist.utils.pixels import BLACK
+from ganmnist.utils.schedules import TrainingProgress, Value, at, check_value
 
-if TYPE_CHECKING:
-    from ganmnist.duel import Clock, Sample
+
+class Stabilizer:
+    """A change of D, of the objective, or of the generator step. The base class changes nothing."""
+
+    discriminator_norm: str | None = None  # the value that model.discriminator.norm=auto takes
+
+    def input_channels(self, channels: int) -> int:
+        """Channels of the wrapped discriminator's input, given those of the wrapper's input."""
+        return channels
+
+    def wrap_discriminator(self, discriminator: Discriminator) -> Discriminator:
+        """The discriminator to train.
+
+        Raises:
+            ValueError: this stabilizer does not fit the discriminator.
+        """
+        return discriminator
+
+    def wrap_objective(self, objective: Any) -> Any:
+        """The objective to train with.
+
+        Raises:
+            ValueError: this stabilizer does not fit the objective.
+        """
+        return objective
+
+    def check(self, loss_terms: Any) -> None:
+        """Raises ValueError if this stabilizer does not fit the loss terms."""
+
+    def discriminator_for_g(
+        self, discriminator: Discriminator, loss_terms: Any, real: Batch, fake: Batch
+    ) -> Discriminator | None:
+        """The discriminator of the generator step. None: the trained one."""
+        return None
 
 
-class SpectralNorm(Wrapper):
-    """Every layer's matrix is divided by its largest singular value, which bounds D's slope.
+class SpectralNorm(Stabilizer):
+    """Divides the weights of every layer by their largest singular value.
 
-    Miyato et al. (2018, arXiv 1802.05957). A step of power iteration a pass keeps up with the
-    weights; a convolution's matrix has a row for each channel that comes out.
-
-    Raises:
-        ValueError: layers that normalise would take the division back, or one has nothing to
-            divide.
+    Miyato et al. (2018, arXiv 1802.05957). It bounds D's Lipschitz constant. Every forward pass in
+    training makes one step of power iteration. The matrix of a convolution has one row per output
+    channel.
     """
 
     discriminator_norm = "none"
 
-    def __init__(self, inside: Discriminator) -> None:
-        super().__init__(inside)
-        for layer in [*inside.modules()]:
+    def wrap_discriminator(self, discriminator: Discriminator) -> Discriminator:
+        for layer in [*discriminator.modules()]:
             if isinstance(layer, _NormBase | nn.GroupNorm | nn.LayerNorm):
                 raise ValueError(
-                    "Spectral norm bounds D's slope, and a norm layer behind it takes that back: "
-                    "choose model.discriminator.norm=none, or a model without, such as mlp or "
-                    "resnet"
+                    "stabilizer=spectral_norm: D has norm layers, which undo the division. Use "
+                    "model.discriminator.norm=none, or a model without them, such as resnet"
                 )
             if isinstance(layer, nn.Linear | nn.Conv2d):
                 if not layer.weight.any():
                     raise ValueError(
-                        "Spectral norm divides by the largest singular value, which is 0 in a "
-                        "layer that starts at 0, as r3gan's do: choose another model, or "
-                        "penalty=r1"
+                        "stabilizer=spectral_norm: D has a layer with weights 0 (model=r3gan has), "
+                        "whose largest singular value is 0. Use another model, or penalty=r1"
                     )
                 spectral_norm(layer)
+        return DiscriminatorWrapper(discriminator)
 
 
-class InstanceNoise(Wrapper):
-    """Normal noise of standard deviation `sigma` on all that D sees while it trains.
+class InstanceNoise(Stabilizer):
+    """Gaussian noise on D's inputs (`NoisyDiscriminator`); `sigma` may be a schedule."""
 
-    Sonderby et al. (2016, arXiv 1610.04490); Arjovsky and Bottou (2017, arXiv 1701.04862). It makes
-    the two distributions overlap; annealed to nothing, it leaves the game as it was.
+    def __init__(self, sigma: Value) -> None:
+        self.sigma = sigma
+
+    def wrap_discriminator(self, discriminator: Discriminator) -> Discriminator:
+        return NoisyDiscriminator(discriminator, self.sigma)
+
+
+class DiffAugment(Stabilizer):
+    """Differentiable augmentation of D's inputs (`AugmentedDiscriminator`)."""
+
+    def __init__(self, translation: float = 0.125, cutout: float = 0.25) -> None:
+        self.translation = translation
+        self.cutout = cutout
+
+    def wrap_discriminator(self, discriminator: Discriminator) -> Discriminator:
+        return AugmentedDiscriminator(discriminator, self.translation, self.cutout)
+
+
+class PacGAN(Stabilizer):
+    """D classifies `m` images at once (`PackedDiscriminator`)."""
+
+    def __init__(self, m: int = 2) -> None:
+        self.m = m
+
+    def input_channels(self, channels: int) -> int:
+        return self.m * channels
+
+    def wrap_discriminator(self, discriminator: Discriminator) -> Discriminator:
+        return PackedDiscriminator(discriminator, self.m)
+
+
+class MinibatchStd(Stabilizer):
+    """The standard deviation of the minibatch, for D (`MinibatchStdDiscriminator`)."""
+
+    def __init__(self, group_size: int = 4) -> None:
+        self.group_size = group_size
+
+    def wrap_discriminator(self, discriminator: Discriminator) -> Discriminator:
+        return MinibatchStdDiscriminator(discriminator, self.group_size)
+
+
+class MinibatchDiscrimination(Stabilizer):
+    """Similarities to the other images of the minibatch, for D (`MinibatchDiscriminator`)."""
+
+    def __init__(self, kernels: int = 50, dims: int = 5) -> None:
+        self.kernels = kernels
+        self.dims = dims
+
+    def wrap_discriminator(self, discriminator: Discriminator) -> Discriminator:
+        return MinibatchDiscriminator(discriminator, self.kernels, self.dims)
+
+
+class NoisyDiscriminator(DiscriminatorWrapper):
+    """Adds Gaussian noise of standard deviation `sigma` to D's images, in training mode.
+
+    Sonderby et al. (2016, arXiv 1610.04490); Arjovsky and Bottou (2017, arXiv 1701.04862). With
+    noise the distributions of real and generated images overlap.
     """
 
-    def __init__(self, inside: Discriminator, sigma: Value) -> None:
-        super().__init__(inside)
-        check_sees_images(inside, "Noise")
-        self.sigma = checked("the sigma of InstanceNoise", sigma)
-        self.now = at(sigma, 0.0)
+    def __init__(self, discriminator: Discriminator, sigma: Value) -> None:
+        super().__init__(discriminator)
+        require_images(discriminator, "instance_noise")
+        self.sigma = check_value("stabilizer.instance_noise.sigma", sigma)
+        self.current_sigma = at(sigma, 0.0)
 
-    def tick(self, clock: Clock) -> None:
-        self.now = at(self.sigma, clock.progress)
+    def before_d_step(self, progress: TrainingProgress) -> None:
+        self.current_sigma = at(self.sigma, progress.fraction)
 
-    def features(self, sample: Sample) -> Tensor:
-        if self.training and self.now > 0:
-            assert sample.x is not None
-            sample = sample._replace(x=sample.x + self.now * torch.randn_like(sample.x))
-        return super().features(sample)
+    def features(self, batch: Batch) -> Tensor:
+        if self.training and self.current_sigma > 0:
+            batch = batch._replace(x=batch.x + self.current_sigma * torch.randn_like(batch.x))
+        return super().features(batch)
 
 
-class DiffAugment(Wrapper):
-    """Random shifts and holes in all that D sees while it trains (arXiv 2006.10738).
+class AugmentedDiscriminator(DiscriminatorWrapper):
+    """Shifts D's images and cuts squares out of them, at random, in training mode.
 
-    They are differentiable, and the same for real and generated images, so G is not asked to draw
-    them. What is shifted in or cut out is black, as paper is between digits.
+    DiffAugment (Zhao et al., 2020, arXiv 2006.10738). Gradients flow through both. Real and
+    generated images are augmented, so G does not learn to generate augmented images. New pixels are
+    black, like the background of digits. The paper's third policy, color, is left out.
 
     Args:
-        translation: greatest shift, as a share of the image's side.
-        cutout: side of the hole, likewise. Its centre is in the image. The paper's is 0.5, which
-            covers most of a digit.
+        translation: maximum shift, as a fraction of the image's side.
+        cutout: side of the square, as a fraction of the image's side. Its center is in the image.
+            The paper has 0.5, which covers most of a digit.
     """
 
     def __init__(
-        self, inside: Discriminator, translation: float = 0.125, cutout: float = 0.25
+        self, discriminator: Discriminator, translation: float = 0.125, cutout: float = 0.25
     ) -> None:
-        super().__init__(inside)
-        check_sees_images(inside, "DiffAugment")
-        check_one_size(inside, "DiffAugment")
-        for name, share in (("translation", translation), ("cutout", cutout)):
-            if not 0 <= share < 1:
+        super().__init__(discriminator)
+        require_images(discriminator, "diffaugment")
+        require_one_scale(discriminator, "diffaugment")
+        for name, fraction in (("translation", translation), ("cutout", cutout)):
+            if not 0 <= fraction < 1:
                 raise ValueError(
-                    f"{name}={share} is no share of an image: choose from 0 to below 1"
+                    f"stabilizer.diffaugment.{name}={fraction}: choose 0 or more, and below 1"
                 )
         self.translation = translation
         self.cutout = cutout
 
-    def features(self, sample: Sample) -> Tensor:
+    def features(self, batch: Batch) -> Tensor:
         if self.training:
-            x, y, _ = sample
-            assert x is not None
-            pictures = [x] if y is None or y.dim() == 1 else [x, y]  # y may be an image beside x
-            moved = cut_out(translate(torch.cat(pictures, 1), self.translation), self.cutout)
-            x, *beside = moved.split([picture.shape[1] for picture in pictures], 1)
-            sample = sample._replace(x=x, y=beside[0] if beside else y)
-        return super().features(sample)
+            x, y, _ = batch
+            images = [x] if y is None or y.dim() == 1 else [x, y]  # y may be an image
+            augmented = cut_out(translate(torch.cat(images, 1), self.translation), self.cutout)
+            x, *condition = torch.split(augmented, [image.shape[1] for image in images], 1)
+            batch = batch._replace(x=x, y=condition[0] if condition else y)
+        return super().features(batch)
 
 
-def check_sees_images(discriminator: Discriminator, what: str) -> None:
-    if "x" not in discriminator.sees:
+def require_images(discriminator: Discriminator, stabilizer: str) -> None:
+    """Raises ValueError if D sees no images."""
+    if "x" not in discriminator.input_fields:
         raise ValueError(
-            f"{what} changes the images that D sees, and this family's D sees latents alone: leave "
-            "that stabilizer out, or choose family=gan"
+            f"stabilizer={stabilizer}: it changes the images that D sees, and this family's D sees "
+            "latents only. Use another stabilizer, or family=gan"
         )
 
 
-def check_one_size(discriminator: Discriminator, what: str) -> None:
-    if discriminator.levels > 1:
+def require_one_scale(discriminator: Discriminator, stabilizer: str) -> None:
+    """Raises ValueError if D sees an image at several scales."""
+    if discriminator.n_scales > 1:
         raise ValueError(
-            f"{what} is of one image, and this family's D judges {discriminator.levels} sizes of "
-            "it: leave that stabilizer out, or choose family=gan"
+            f"stabilizer={stabilizer}: it needs one scale, and this family's D sees "
+            f"{discriminator.n_scales}. Use another stabilizer, or family=gan"
         )
 
 
-BLACK = -1.0
+def translate(x: Tensor, fraction: float) -> Tensor:
+    """Shifts each of the images (B, C, H, W), horizontally and vertically.
 
-
-def translate(x: Tensor, share: float) -> Tensor:
-    """Images (B, C, H, W) in [-1, 1], each shifted by up to `share` of its side both ways."""
+    fraction: maximum shift, as a fraction of the image's side.
+    """
     b, _, h, w = x.shape
-    most = round(share * h), round(share * w)
-    padded = F.pad(x, (most[1], most[1], most[0], most[0]), value=BLACK).permute(0, 2, 3, 1)
+    dy, dx = round(fraction * h), round(fraction * w)
+    padded = F.pad(x, (dx, dx, dy, dy), value=BLACK).permute(0, 2, 3, 1)
     rows, columns = (
-        torch.arange(n, device=x.device) + torch.randint(2 * m + 1, (b, 1), device=x.device)
-        for n, m in ((h, most[0]), (w, most[1]))
+        torch.arange(n, device=x.device) + torch.randint(2 * d + 1, (b, 1), device=x.device)
+        for n, d in ((h, dy), (w, dx))
     )
     image = torch.arange(b, device=x.device)[:, None, None]
     return padded[image, rows[:, :, None], columns[:, None, :]].permute(0, 3, 1, 2)
 
 
-def cut_out(x: Tensor, share: float) -> Tensor:
-    """Images (B, C, H, W) in [-1, 1], each with a black square of `share` of its side.
+def cut_out(x: Tensor, fraction: float) -> Tensor:
+    """Makes a square of each of the images (B, C, H, W) black.
 
-    As in the authors' program the centre is uniform over the image, so at least a quarter of the
-    square lies inside.
+    As in the authors' code, the center of the square is uniform over the image. At least a quarter
+    of the square is inside.
+
+    fraction: side of the square, as a fraction of the image's side.
     """
     b, _, *sides = x.shape
     inside = []
     for n in sides:
-        size = int(share * n + 0.5)
+        size = int(fraction * n + 0.5)
         start = torch.randint(n + 1 - size % 2, (b, 1), device=x.device) - size // 2
-        place = torch.arange(n, device=x.device).expand(b, n)
-        inside.append((place >= start) & (place < start + size))
-    hole = inside[0][:, None, :, None] & inside[1][:, None, None, :]
-    return x.masked_fill(hole, BLACK)
+        pixel = torch.arange(n, device=x.device).expand(b, n)
+        inside.append((pixel >= start) & (pixel < start + size))
+    square = inside[0][:, None, :, None] & inside[1][:, None, None, :]
+    return x.masked_fill(square, BLACK)
 
 
-class Packed(Wrapper):
-    """Judges `m` images at once, as channels of one (PacGAN: Lin et al., 2017, arXiv 1712.04086).
+class PackedDiscriminator(DiscriminatorWrapper):
+    """Classifies packs of `m` images (PacGAN: Lin et al., 2017, arXiv 1712.04086).
 
-    A generator without variety shows in a pack at a glance. Logits are fewer than images, and the
-    network inside takes m times the channels.
+    A pack has the images as channels, so the wrapped discriminator has m times the channels.
+    Features and logits have one row per pack. A lack of variety shows in a pack.
     """
 
-    def __init__(self, inside: Discriminator, m: int = 2) -> None:
-        super().__init__(inside)
+    def __init__(self, discriminator: Discriminator, m: int = 2) -> None:
+        super().__init__(discriminator)
         if m < 1:
-            raise ValueError(f"m={m} makes no packs: choose 1 or more images a pack")
-        if inside.sees != {"x"}:
+            raise ValueError(f"stabilizer.pacgan.m={m}: choose 1 or more")
+        if discriminator.input_fields != {"x"}:
             raise ValueError(
-                "PacGAN packs images, and this family's D sees labels or latents with each: leave "
-                "stabilizer=pacgan out, or choose family=gan"
+                "stabilizer=pacgan: it packs images, and this family's D sees labels or latents, "
+                "too. Use another stabilizer, or family=gan"
             )
-        self.m = self.pack = m
+        self.m = self.pack_size = m
 
-    def features(self, sample: Sample) -> Tensor:
-        assert sample.x is not None
-        b, c, h, w = sample.x.shape
+    def features(self, batch: Batch) -> Tensor:
+        b, c, h, w = batch.x.shape
         if b % self.m:
-            raise ValueError(f"a batch of {b} images makes no packs of {self.m}")
-        packs = sample.x.reshape(b // self.m, c * self.m, h, w)
-        return super().features(sample._replace(x=packs))
+            raise ValueError(
+                f"stabilizer.pacgan.m={self.m}: it does not divide a batch of {b} images. Choose a "
+                "divisor"
+            )
+        packs = batch.x.reshape(b // self.m, c * self.m, h, w)
+        return super().features(batch._replace(x=packs))
 
 
-class MinibatchStd(Wrapper):
-    """Shows D how much the features vary within a group (Karras et al., 2017, arXiv 1710.10196).
+class MinibatchStdDiscriminator(DiscriminatorWrapper):
+    """Adds the variation within the minibatch to D's logit (Karras et al., 2017, arXiv 1710.10196).
 
-    The statistic is the standard deviation of every feature over a group of `group_size` images,
-    averaged over the features. As in the authors' program, a group takes every (B / group_size)-th
-    image of the batch; a smaller batch is one group.
+    The statistic is the standard deviation of each feature over a group of `group_size` images,
+    averaged over the features. As in the authors' code, a group takes every (B / group_size)-th
+    image of the batch. A smaller batch is one group.
 
     Raises:
         ValueError: a batch cannot be divided into such groups.
     """
 
-    def __init__(self, inside: Discriminator, group_size: int = 4) -> None:
-        super().__init__(inside)
+    def __init__(self, discriminator: Discriminator, group_size: int = 4) -> None:
+        super().__init__(discriminator)
         if group_size < 2:
-            raise ValueError(f"group_size={group_size} has no deviation: choose 2 or more images")
-        check_one_size(inside, "The standard deviation of a minibatch")
+            raise ValueError(f"stabilizer.minibatch_std.group_size={group_size}: choose 2 or more")
+        require_one_scale(discriminator, "minibatch_std")
         self.group_size = group_size
         self.weight = nn.Linear(1, 1, bias=False)
 
-    def score(self, features: Tensor, sample: Sample) -> Tensor:
-        return super().score(features, sample) + self.weight(self.std(features)).flatten()
+    def score(self, features: Tensor, batch: Batch) -> Tensor:
+        logits = super().score(features, batch)
+        statistic: Tensor = self.weight(self.std(features))
+        return logits + statistic.flatten()
 
     def std(self, features: Tensor) -> Tensor:
         """(B, 1) statistics of features (B, F)."""
         size = min(self.group_size, len(features))
         if len(features) % size:
             raise ValueError(
-                f"stabilizer.minibatch_std.group_size={size} does not divide a batch of "
-                f"{len(features)}: choose a divisor"
+                f"stabilizer.minibatch_std.group_size={size}: it does not divide a batch of "
+                f"{len(features)} images. Choose a divisor"
             )
-        groups = features.float().unflatten(0, (size, -1))
-        # The constant keeps the root's slope finite where all images are the same.
-        std = (groups.var(0, unbiased=False) + 1e-8).sqrt().mean(1)
+        groups = torch.unflatten(features.float(), 0, (size, -1))
+        # The constant keeps the gradient of the root finite if all images are equal.
+        std: Tensor = (groups.var(0, unbiased=False) + 1e-8).sqrt().mean(1)
         return std.repeat(size)[:, None]
 
 
-class MinibatchDiscrimination(Wrapper):
-    """Shows D how near each image is to the others of its batch (arXiv 1606.03498).
+class MinibatchDiscriminator(DiscriminatorWrapper):
+    """Adds similarities of the images of a minibatch to D's logit.
 
-    The statistics of the batch (`Closeness`) are added to the features. Their weights begin at 0,
-    and D begins as the network inside.
+    Minibatch discrimination (Salimans et al., 2016, arXiv 1606.03498). The weights of the
+    similarities start at 0, so the first logits are those of the wrapped discriminator.
     """
 
-    def __init__(self, inside: Discriminator, kernels: int = 50, dims: int = 5) -> None:
-        super().__init__(inside)
-        if min(kernels, dims) < 1:
-            raise ValueError(
-                f"kernels={kernels} and dims={dims} make no statistics: choose 1 or more of either"
-            )
-        check_one_size(inside, "Minibatch discrimination")
-        self.closeness = Closeness(inside.n_features, kernels, dims)
+    def __init__(self, discriminator: Discriminator, kernels: int = 50, dims: int = 5) -> None:
+        super().__init__(discriminator)
+        for name, value in (("kernels", kernels), ("dims", dims)):
+            if value < 1:
+                raise ValueError(
+                    f"stabilizer.minibatch_discrimination.{name}={value}: choose 1 or more"
+                )
+        require_one_scale(discriminator, "minibatch_discrimination")
+        self.similarity = MinibatchSimilarity(discriminator.n_features, kernels, dims)
         self.weight = nn.Linear(kernels, 1, bias=False)
         nn.init.zeros_(self.weight.weight)
 
-    def score(self, features: Tensor, sample: Sample) -> Tensor:
-        return super().score(features, sample) + self.weight(self.closeness(features)).flatten()
+    def score(self, features: Tensor, batch: Batch) -> Tensor:
+        logits = super().score(features, batch)
+        statistic: Tensor = self.weight(self.similarity(features))
+        return logits + statistic.flatten()
 
 
-class Closeness(nn.Module):
-    """How near each image of a batch is to the others: features (B, F) to (B, kernels).
+class MinibatchSimilarity(nn.Module):
+    """Similarities of each image to the others of its batch: features (B, F) to (B, kernels).
 
-    Salimans et al. (2016): with matrices M_i = T h_i of `kernels` rows and `dims` columns, the
-    statistics are o_k(i) = sum over the others j of exp(-|M_ik - M_jk|_1), plus a bias. As in the
-    authors' program, the first images set the bias to give the statistics the mean 0: without it
-    they begin near B - 1. The program scales T by the first batch too (docs/objectives.md).
+    With matrices M_i = T h_i of `kernels` rows and `dims` columns, the similarities are
+    o_k(i) = sum over j != i of exp(-|M_ik - M_jk|_1), plus a bias. As in the authors' code, the
+    first images set the bias so that the mean is 0; with a bias of 0 the similarities start near
+    B - 1. The authors' code scales T by the first batch, too (docs/objectives.md).
     """
 
     def __init__(self, n_features: int, kernels: int, dims: int) -> None:
         super().__init__()
-        self.rows = (kernels, dims)
+        self.matrix_shape = (kernels, dims)
         self.project = nn.Linear(n_features, kernels * dims, bias=False)
         self.bias = nn.Parameter(torch.zeros(kernels))
 
     def forward(self, features: Tensor) -> Tensor:
-        return closeness(self.distances(features)) + self.bias
+        return sum_similarities(self.distances(features)) + self.bias
 
     def distances(self, features: Tensor) -> Tensor:
-        """(kernels, B, B), which is the order that is fast on a CPU."""
-        m = self.project(features).float().T.unflatten(0, self.rows)
+        """Distances (kernels, B, B). This order of the dimensions is fast on a CPU."""
+        m = torch.unflatten(self.project(features).float().T, 0, self.matrix_shape)
         return (m[..., None] - m[:, :, None]).abs().sum(1)
 
     @torch.no_grad()
     def init_from_input(self, features: Tensor, rows: int) -> None:
-        batches = [closeness(self.distances(batch)) for batch in features.split(rows)]
-        self.bias.copy_(-torch.cat(batches).mean(0))
+        batches = torch.split(features, rows)
+        similarities = [sum_similarities(self.distances(batch)) for batch in batches]
+        self.bias.copy_(-torch.cat(similarities).mean(0))
 
 
-def closeness(distances: Tensor) -> Tensor:
-    """(B, kernels) sums of exp(-distance) to the other images, of distances (kernels, B, B)."""
-    return ((-distances).exp().sum(1) - 1).T  # without the image itself
+def sum_similarities(distances: Tensor) -> Tensor:
+    """Sums (B, kernels) of exp(-distance) over the other images, of distances (kernels, B, B)."""
+    return ((-distances).exp().sum(1) - 1).T  # minus the image itself

@@ -1,9 +1,10 @@
-"""A generator of images from images: the U-Net of pix2pix (Isola et al., 2016, arXiv 1611.07004).
+"""The U-Net generator of pix2pix (Isola et al., 2016, arXiv 1611.07004).
 
-    y 1x28x28 -> 32x14x14 -> 64x7x7, beside z as 64x7x7 -> 32x14x14 -> 1x28x28, tanh
+    down   y 1x28x28 -> 32x14x14 -> 64x7x7
+    up     [z as 64x7x7, skip] -> [32x14x14, skip] -> 1x28x28, tanh
 
-Each map on the way down is shown to the way up as well, beside the map of its size. The paper has
-dropout in the place of z.
+Each feature map on the way up is concatenated with that of its size on the way down. The paper has
+dropout instead of z.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from ganmnist.networks.dcgan import init_weights
 class Generator(nn.Module):
     """Latents (B, latent_dim) and images y (B, channels, H, W) to images of that shape in [-1, 1].
 
-    `widths` are the channels of the maps on the way down, each half as large as the one before it.
+    `widths` are the channels of the feature maps on the way down. Each is half as large as the
+    previous one.
     """
 
     def __init__(
@@ -34,26 +36,26 @@ class Generator(nn.Module):
         size, rest = divmod(image_size, 2 ** len(widths))
         if rest or not size or not widths:
             raise ValueError(
-                f"image_size={image_size} cannot be halved {len(widths)} times evenly, as "
-                f"widths={list(widths)} ask"
+                f"family.generator.widths={list(widths)}: images of {image_size} pixels cannot be "
+                f"halved {len(widths)} times. Choose one width or more that halve them evenly"
             )
-        ins, outs = (channels, *widths[:-1]), (channels, *widths[:-1])
+        inner = (channels, *widths[:-1])
         self.down = nn.ModuleList(
             nn.Sequential(
                 nn.Conv2d(c_in, c_out, 4, 2, padding=1, bias=i == 0),
                 *([] if i == 0 else [nn.BatchNorm2d(c_out)]),
                 nn.LeakyReLU(0.2),
             )
-            for i, (c_in, c_out) in enumerate(zip(ins, widths, strict=True))
+            for i, (c_in, c_out) in enumerate(zip(inner, widths, strict=True))
         )
-        self.map = (widths[-1], size, size)
+        self.map_shape = (widths[-1], size, size)
         self.latent = nn.Linear(latent_dim, widths[-1] * size**2)
         self.up = nn.ModuleList(
             nn.Sequential(
                 nn.ConvTranspose2d(2 * c_in, c_out, 4, 2, padding=1, bias=i == 0),
                 *([nn.Tanh()] if i == 0 else [nn.BatchNorm2d(c_out), nn.ReLU()]),
             )
-            for i, (c_in, c_out) in enumerate(zip(widths, outs, strict=True))
+            for i, (c_in, c_out) in enumerate(zip(widths, inner, strict=True))
         )
         self.apply(init_weights)
 
@@ -61,7 +63,7 @@ class Generator(nn.Module):
         maps = [channels_last(y)]
         for block in self.down:
             maps.append(block(maps[-1]))
-        x = self.latent(z).unflatten(1, self.map)
-        for block, beside in zip(reversed(self.up), reversed(maps), strict=False):
-            x = block(torch.cat([beside, x], 1))
+        x = torch.unflatten(self.latent(z), 1, self.map_shape)
+        for block, skip in zip(reversed(self.up), reversed(maps), strict=False):
+            x = block(torch.cat([skip, x], 1))
         return x

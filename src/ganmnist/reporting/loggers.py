@@ -1,0 +1,226 @@
+"""Loggers: metrics.csv and TensorBoard.
+
+Any logger of Lightning works. The optional methods of a logger are in utils/hooks.py.
+"""
+
+from __future__ import annotations
+
+import csv
+import logging
+import math
+import os
+from argparse import Namespace
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, TextIO
+
+from lightning.pytorch.loggers import Logger, TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
+from PIL import Image
+
+from ganmnist.utils.files import atomic_replace, collect_write_errors
+
+log = logging.getLogger(__name__)
+
+Row = dict[str, float]
+
+
+class MetricsCSV(Logger):
+    """metrics.csv: every logged scalar, one row per step.
+
+    All rows are in memory, about 1 kB each. They are appended to the file. New columns, and further
+    scalars of a step that is in the file, rewrite it atomically. The newest row waits for more
+    scalars until the next row or `flush`.
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        super().__init__()
+        self.path = Path(path)
+        self.columns, self.rows = read_rows(self.path)
+        self.in_file = -math.inf  # newest step in the file, if that is known to be intact
+        self.saved = -1  # newest step without unsaved scalars
+
+    @property
+    def name(self) -> str:
+        return "csv"
+
+    @property
+    def version(self) -> str:
+        return ""
+
+    def log_hyperparams(
+        self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any
+    ) -> None:
+        """Does nothing: the settings have files of their own."""
+
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        self.log_rows({step or 0: dict(metrics)})
+
+    @rank_zero_only
+    def log_rows(self, rows: Mapping[int, Row]) -> None:
+        """Adds rows by step. Rows of one step are merged."""
+        for step, row in rows.items():
+            self.rows.setdefault(step, {}).update(row)
+            self.saved = min(self.saved, step - 1)
+        self.write(max(self.rows, default=0) - 1)
+
+    @rank_zero_only
+    def flush(self) -> None:
+        self.write(max(self.rows, default=0), durable=True)
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        self.flush()
+
+    @rank_zero_only
+    def truncate_after(self, step: int) -> dict[int, Row]:
+        """Removes the rows after a step. Returns the others by step."""
+        self.rows = {n: row for n, row in self.rows.items() if n <= step}
+        self.in_file, self.saved = -math.inf, -1
+        if step and not self.rows:
+            log.warning("%s: no rows until batch %s. The file starts anew.", self.path, f"{step:,}")
+        self.flush()
+        return dict(self.rows)
+
+    def write(self, newest: int, durable: bool = False) -> None:
+        """Writes the rows until a step. Rows that cannot be written wait for the next call."""
+        new = {n: row for n, row in self.rows.items() if self.saved < n <= newest}
+        if not new:
+            return
+        names = sorted({name for row in new.values() for name in row})
+        columns = [*dict.fromkeys(["step", *self.columns, *names])]
+        intact = self.in_file == self.saved and columns == self.columns and self.path.exists()
+        self.in_file = -math.inf  # an error may leave a torn row
+        with collect_write_errors(self.path):
+            if intact:
+                with self.path.open("a", newline="") as file:
+                    write_rows(file, columns, new)
+                    file.flush()
+                    if durable:
+                        os.fsync(file.fileno())
+            else:
+                rows = {n: row for n, row in self.rows.items() if n <= newest}
+                replace = atomic_replace(self.path, durable=True)
+                with replace as part, part.open("w", newline="") as file:
+                    csv.writer(file).writerow(columns)
+                    write_rows(file, columns, rows)
+            self.columns, self.in_file, self.saved = columns, newest, newest
+
+
+def write_rows(file: TextIO, columns: list[str], rows: Mapping[int, Row]) -> None:
+    csv.DictWriter(file, columns).writerows({"step": n, **row} for n, row in rows.items())
+
+
+def read_rows(path: Path) -> tuple[list[str], dict[int, Row]]:
+    """The columns and the rows by step of a metrics.csv, without torn rows.
+
+    Both are empty if there is no such file, or if it has lost its content in a power loss.
+    """
+    if not path.exists():
+        return [], {}
+    text = path.read_text(errors="replace")
+    columns, *lines = [*csv.reader(text[: text.rfind("\n") + 1].splitlines())] or [[]]
+    if columns[:1] != ["step"]:
+        return [], {}
+    rows: dict[int, Row] = {}
+    for fields in lines:
+        with suppress(ValueError):
+            step, *values = [number(text) if text else None for text in fields]
+            if len(fields) == len(columns) and step is not None:
+                row = zip(columns[1:], values, strict=True)
+                rows[int(step)] = {name: value for name, value in row if value is not None}
+    return columns, rows
+
+
+def number(text: str) -> float:
+    return int(text) if text.isdigit() else float(text)
+
+
+CHARTS = {
+    "GAN": {
+        "losses": ["Multiline", ["^train/d/loss$", "^train/g/loss$"]],
+        "D(x) and D(G(z))": [
+            "Multiline",
+            ["^train/d/real_(prob|logit)$", "^train/d/fake_(prob|logit)$"],
+        ],
+        "losses per epoch": ["Multiline", ["^epoch/d/loss$", "^epoch/g/loss$"]],
+        "val_fid": ["Multiline", ["^metrics/.*val_fid"]],
+    }
+}
+
+
+class TensorBoard(TensorBoardLogger):
+    """TensorBoard with images, progress.gif, and the curves of D and G in one chart."""
+
+    def __init__(self, folder: str | Path) -> None:
+        folder = Path(folder)
+        super().__init__(folder.parent, name="", version=folder.name, default_hp_metric=False)
+        self.path = folder
+        self.has_layout = False
+        self.settings: dict[str, str | int | float] = {}
+        self.final: Row = {}
+
+    @rank_zero_only
+    def truncate_after(self, step: int) -> dict[int, Row]:
+        """Hides scalars after a step. Returns no rows."""
+        self.experiment.close()
+        self._experiment = None
+        self._kwargs["purge_step"] = step + 1  # for the next writer
+        return {}
+
+    @rank_zero_only
+    def flush(self) -> None:
+        with collect_write_errors(self.path):
+            self.experiment.flush()
+
+    @rank_zero_only
+    def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
+        final = {name: value for name, value in metrics.items() if name.startswith("final/")}
+        self.final |= final  # written with the settings, in `finalize`
+        with collect_write_errors(self.path):
+            if not self.has_layout:
+                self.experiment.add_custom_scalars(CHARTS)
+                self.has_layout = True
+            rest = {name: metrics[name] for name in metrics if name not in final}
+            try:
+                super().log_metrics(rest, step)
+            except ValueError as error:  # Lightning raises it for every error of the writer
+                raise error.__cause__ or error from None
+
+    @rank_zero_only
+    def log_image(self, key: str, images: list[Image.Image], step: int | None = None) -> None:
+        from torchvision.transforms.functional import pil_to_tensor
+
+        with collect_write_errors(self.path):
+            for image in images:
+                self.experiment.add_image(key, pil_to_tensor(image), step)
+
+    @rank_zero_only
+    def log_animation(self, key: str, path: Path, step: int | None = None) -> None:
+        """Writes the bytes of a GIF as an image. This needs no video encoder."""
+        from tensorboard.compat.proto.summary_pb2 import Summary
+
+        with Image.open(path) as gif:
+            width, height = gif.size
+        image = Summary.Image(
+            height=height, width=width, colorspace=1, encoded_image_string=path.read_bytes()
+        )
+        summary = Summary(value=[Summary.Value(tag=key, image=image)])
+        with collect_write_errors(self.path):
+            self.experiment._get_file_writer().add_summary(summary, step)
+
+    @rank_zero_only
+    def log_settings(self, settings: dict[str, str | int | float], step: int) -> None:
+        """Keeps the settings. With the scalars `final/...` they become a row of the HPARAMS tab."""
+        self.settings, self.step = settings, step
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        settings, self.settings = self.settings, {}
+        with collect_write_errors(self.path):
+            if settings:
+                # The name is a folder. "." is this one; other names add a run.
+                where = {"run_name": ".", "global_step": self.step}
+                self.experiment.add_hparams(settings, self.final, **where)
+            super().finalize(status)

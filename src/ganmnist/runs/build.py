@@ -1,0 +1,154 @@
+"""Builds the trainer, the model and the data of a run, and checks them against each other."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hydra.core.hydra_config import HydraConfig
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from ganmnist.runs import processes, resume
+from ganmnist.runs.config import check_arguments, resolve_norm
+from ganmnist.utils.errors import UserError
+
+if TYPE_CHECKING:
+    import lightning as L
+
+    from ganmnist.data import DataModule
+    from ganmnist.gan import GAN
+
+log = logging.getLogger(__name__)
+
+
+def build(config: DictConfig) -> tuple[L.Trainer, GAN, DataModule]:
+    """The trainer, the model and the data of a run, checked against each other.
+
+    Raises:
+        UserError: a part refuses its settings, or the parts do not fit each other.
+    """
+    import lightning as L
+    from lightning.pytorch.callbacks import ProgressBar
+
+    from ganmnist.callbacks.checkpoint import AtomicCheckpointIO
+    from ganmnist.utils.hooks import Ordered
+
+    quiet_lightning()
+    settings: Any = OmegaConf.to_container(config, resolve=True)
+    if config.resume:
+        resume.check_targets(settings, settings["trusted_modules"])
+        resume.check_places(settings, Path(config.resume))
+    resolve_norm(config)
+    settings = OmegaConf.to_container(config, resolve=True)
+    # Checked last, because they interpolate other nodes: an error names the node with the value.
+    interpolating = ("family", "datamodule", "callbacks")
+    check_arguments(dict(sorted(settings.items(), key=lambda item: item[0] in interpolating)))
+    L.seed_everything(config.seed, verbose=False)
+    callbacks = [c for c in instantiate(config.callbacks or {}).values() if c is not None]
+    callbacks.sort(key=lambda callback: callback.order if isinstance(callback, Ordered) else 0)
+    trainer = instantiate(
+        config.trainer,
+        callbacks=callbacks,
+        logger=list(instantiate(config.logger or {}).values()),
+        default_root_dir=config.folder,
+        plugins=[AtomicCheckpointIO()],
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        enable_progress_bar=any(isinstance(c, ProgressBar) for c in callbacks),
+    )
+    if trainer.world_size > 1:
+        processes.check_folder(HydraConfig.get().run.dir)
+    if not processes.is_rank_zero():
+        logging.getLogger().setLevel(logging.ERROR)
+
+    data = instantiate(config.datamodule)
+    data.prepare_data()
+    data.setup()
+    gan = instantiate(config.family)
+    dataset = type(data.dataset)  # data=auto has chosen its data set by now
+    settings["data"]["_target_"] = f"{dataset.__module__}.{dataset.__qualname__}"
+    settings["checksum"] = data.dataset.checksum
+    gan.save_hyperparameters(settings)
+    if config.resume:
+        resume.check_checkpoint(Path(config.resume) / resume.LAST, gan, settings)
+    check_shapes(gan, data)
+    try:
+        gan.configure_optimizers()
+    except (IndexError, TypeError, ValueError) as error:
+        reason = str(error).split("\n")[0]
+        raise UserError(
+            f"optimizer: the optimizers cannot be built ({reason}). Change optimizer.d or "
+            "optimizer.g. The betas of Adam are two numbers with a point, such as [0.0,0.99]."
+        ) from error
+
+    networks = (("G", gan.generator), ("D", gan.discriminator))
+    sizes = [f"{name} {sum(p.numel() for p in net.parameters()):,}" for name, net in networks]
+    log.info(
+        "%s, %s training images; %s parameters; %s x %d; %s",
+        *(data.dataset.name, f"{len(data.train.x):,}", " and ".join(sizes)),
+        *(trainer.strategy.root_device.type, trainer.world_size, config.folder),
+    )
+    return trainer, gan, data
+
+
+def check_shapes(gan: GAN, data: DataModule) -> None:
+    """Raises UserError if the networks do not fit the data or each other."""
+    check_labels(gan, data)
+    try:
+        shape = tuple(gan.sample(1).shape[1:])
+    except RuntimeError as error:
+        raise UserError(
+            f"model.generator does not accept the latents ({' '.join(str(error).split())}). Change "
+            "model.generator or latent."
+        ) from error
+    if shape != data.shape:
+        raise UserError(
+            f"model.generator returns images of shape {shape}, but those of {data.dataset.name} "
+            f"have {data.shape}. Change model.generator, or data.image_size and data.channels."
+        )
+    if data.batch_size > 1024:  # slow; an error of the device's memory is reported later
+        return
+    try:
+        dry_run(gan, data.batch_size)
+    except (RuntimeError, ValueError) as error:
+        raise UserError(
+            f"model.discriminator does not accept {data.batch_size} images of shape {shape} "
+            f"({' '.join(str(error).split())}). Change model.discriminator or batch_size."
+        ) from error
+
+
+def dry_run(gan: GAN, n: int) -> None:
+    """Runs D on n real and n fake inputs. An error of D propagates."""
+    from ganmnist.utils.batch import Batch
+    from ganmnist.utils.modules import eval_no_grad
+
+    z, y = gan.sampler.prior(n)
+    batch = Batch(gan.sample(z, y), y)
+    with eval_no_grad(gan):
+        for inputs in (gan.real_inputs(batch, z), gan.fake_inputs(batch, z)):
+            gan.discriminator(inputs)
+
+
+def check_labels(gan: GAN, data: DataModule) -> None:
+    """Raises UserError if the networks expect another number of classes than the data have."""
+    for setting, n in gan.class_counts.items():
+        if n != data.n_classes:
+            raise UserError(
+                f"{setting}={n}: {data.dataset.name} has {data.n_classes} classes. Use "
+                f"{setting}={data.n_classes}."
+            )
+
+
+def quiet_lightning() -> None:
+    """Hides the lines that Lightning prints at every start. Warnings about the run stay."""
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", "The number of training batches .* is smaller than")
+    # Under DDP the scalars are those of rank 0, because all ranks would wait for an average.
+    warnings.filterwarnings("ignore", "It is recommended to use .*sync_dist")
+    warnings.filterwarnings("ignore", category=FutureWarning, module="lightning")
+    # Weights of one channel have the same memory layout with both strides.
+    warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")

@@ -1,0 +1,309 @@
+"""The command line: Hydra's, with one sentence for every mistake of the user.
+
+A mistake ends the program with exit code 2 and without a stack trace, most often before torch is
+imported. A bug keeps its stack trace. Ctrl-C ends the program with 130.
+"""
+
+from __future__ import annotations
+
+import errno
+import functools
+import logging
+import os
+import sys
+import textwrap
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from difflib import get_close_matches
+from operator import add, mul
+from typing import Any, NoReturn
+
+import hydra
+from hydra import compose, initialize_config_dir
+from hydra._internal.utils import get_args_parser
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import (
+    HydraException,
+    InstantiationException,
+    MissingConfigException,
+    OverrideParseException,
+)
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException, ValidationError
+
+from ganmnist.runs import resume, sweep
+from ganmnist.runs.config import (
+    OPTIONS,
+    check,
+    describe_options,
+    describe_type,
+    parse_list,
+    register_schema,
+)
+from ganmnist.runs.folders import (
+    check_unlocked,
+    conf_dir,
+    create_dir,
+    require_no_run,
+    slug,
+    unique_dir,
+)
+from ganmnist.runs.processes import PARENT
+from ganmnist.runs.resume import RUN_FILES
+from ganmnist.runs.unused import (
+    check_used,
+    children,
+    follow,
+    overlap,
+    paths_in,
+    settings_in,
+    suggest,
+    used_paths,
+)
+from ganmnist.utils.errors import UserError, is_out_of_memory
+
+# Errors of a full or read-only disk, of missing permissions, of a file in the place of a folder.
+WRITE_ERRORS = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM),
+    *(errno.EEXIST, errno.ENOTDIR),
+}
+
+
+def run(
+    task: Callable[[DictConfig], Any], config_name: str, words: Sequence[str] | None = None
+) -> None:
+    """Runs `task` under Hydra, with overrides of conf/`config_name`.yaml.
+
+    Args:
+        task: the function that gets the configuration.
+        config_name: the command's file in conf/, without its ending.
+        words: the arguments for Hydra. None: all of sys.argv[1:].
+    """
+    words = sys.argv[1:] if words is None else words
+    n = len(sys.argv) - len(words)
+    is_own = n > 0 and sys.argv[n:] == [*words]  # not where a program calls this function
+    program = sys.argv[:n] if is_own else sys.argv[:1]  # with the command's name, if there is one
+
+    @functools.wraps(task)
+    def run_task(config: DictConfig) -> Any:
+        sys.argv = [*program, *overrides]  # Lightning starts the other processes of a run with it
+        try:
+            return task(config)
+        except UserError as error:  # an exit passes through Hydra without a message
+            fail(str(error))
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            fail("This device has not enough memory. Use fewer images, or a smaller network.")
+
+    setup()
+    typed: list[Override] = []
+    try:
+        overrides = resume.extend([parse_list(word, config_name) for word in words])
+        typed = parse(overrides)
+    except UserError as error:
+        fail(str(error))
+    sys.argv = [program[0], *overrides]  # Hydra parses it
+    # With a full disk, whatever needs a file raises an error. The handlers and threads that write
+    # would only add stack traces.
+    logging.raiseExceptions = False
+    threading.excepthook = ignore_os_errors(threading.excepthook)
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions come back here instead of being printed
+    main = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=config_name)
+    try:
+        main(run_task)()
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except InstantiationException:  # a bug in a constructor
+        raise
+    except (HydraException, OmegaConfBaseException) as error:
+        fail(explain(error, config_name, typed))
+    except OSError as error:
+        if error.errno not in WRITE_ERRORS:
+            raise
+        fail(
+            f"{error.filename or 'The disk'}: {error.strerror}, so nothing can be written there. "
+            "Choose another folder with hydra.run.dir=..., or free some space."
+        )
+    finally:
+        os.environ.pop(resume.RESUMED, None)  # of this run, not of what its program starts next
+
+
+def parse(words: Sequence[str]) -> list[Override]:
+    """The overrides of a command line.
+
+    Raises:
+        UserError: a word is no override, or a sweep without -m.
+    """
+    arguments = get_args_parser().parse_args([*words])
+    try:
+        overrides = OverridesParser.create().parse_overrides(arguments.overrides)
+    except OverrideParseException as error:
+        raise UserError(
+            f"{error.override}: this does not have the form setting=value. Write a list as [1,2], "
+            "and put a string with special characters in 'quotes'."
+        ) from error
+    if not arguments.multirun:
+        for override in overrides:
+            if override.is_sweep_override():
+                raise UserError(
+                    f"{override.input_line}: several values are a sweep, which needs -m. Write a "
+                    "list as [1,2]."
+                )
+    return overrides
+
+
+def ignore_os_errors(hook: Callable[[Any], object]) -> Callable[[Any], object]:
+    """A hook for exceptions in threads that prints nothing where a file cannot be written."""
+    return lambda args: None if issubclass(args.exc_type, OSError) else hook(args)
+
+
+def setup() -> None:
+    """Registers the schemas of the commands, and the resolvers of the configuration files."""
+    register_schema()
+    resolvers: dict[str, Callable[..., Any]] = {
+        "unique_dir": unique_dir,
+        "slug": slug,
+        "plus": add,
+        "times": mul,
+        "options": describe_options,
+        "groups": describe_groups,
+    }
+    for name, function in resolvers.items():
+        OmegaConf.register_new_resolver(name, function, replace=True)
+
+
+def describe_groups() -> str:
+    """The groups in conf/ and their choices as lines of --help."""
+    lines = []
+    for folder in sorted(path for path in conf_dir().iterdir() if path.is_dir()):
+        if folder.name != "hydra":
+            text = ", ".join(public(file.stem for file in folder.glob("*.yaml")))
+            lines += textwrap.wrap(f"  {folder.name:<11} {text}", 96, subsequent_indent=" " * 14)
+    return "\n".join(lines)
+
+
+def public(choices: Any) -> list[str]:
+    """The choices of a group, without the shared bases."""
+    return sorted(choice for choice in choices or () if not choice.startswith("_"))
+
+
+def fail(message: str) -> NoReturn:
+    print(f"ganmnist: {message}", file=sys.stderr)
+    sys.exit(2)
+
+
+class HydraHooks(Callback):
+    """Hydra's callbacks: checks before anything is written, and the table at the end of a sweep."""
+
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        # Hydra turns an exception of a callback into a warning. An exit passes.
+        try:
+            check(config)
+            check_used(config, config.hydra.overrides.task, config.hydra.runtime.choices)
+            if not {resume.RESUMED, PARENT} & os.environ.keys():
+                require_no_run(config.hydra.run.dir, *RUN_FILES)
+            create_dir(config.hydra.run.dir)
+            if PARENT not in os.environ:
+                check_unlocked(config.hydra.run.dir)
+        except (UserError, OmegaConfBaseException) as error:
+            fail(str(error))
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        try:
+            sweep.start(config)
+            require_no_run(config.hydra.sweep.dir, "sweep.csv", f"*/{resume.LAST}")
+            create_dir(config.hydra.sweep.dir)
+        except (UserError, OmegaConfBaseException) as error:
+            fail(str(error))
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        if sweep.finish(config.hydra.sweep.dir):
+            sys.exit(1)
+
+
+@contextmanager
+def as_user_errors() -> Iterator[None]:
+    """Turns the errors of constructors about their arguments into UserErrors. Bugs pass."""
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+    try:
+        yield
+    except InstantiationException as error:
+        cause = error.__cause__
+        if isinstance(cause, UserError | ValueError | MisconfigurationException):
+            raise UserError(" ".join(str(cause).split())) from error
+        raise
+
+
+def explain(error: Exception, config_name: str, typed: Sequence[Override]) -> str:
+    """One or two sentences for an override that Hydra refuses: the key, and valid values."""
+    cause = error.__cause__
+    if isinstance(cause, UserError):
+        return str(cause)
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        group, _, choice = str(error.missing_cfg_file).rpartition("/")
+        if group:
+            choices = public(error.options)
+            close = get_close_matches(choice, choices, n=1)
+            hint = f" Did you mean {close[0]!r}?" if close else ""
+            return f"Unknown {group} {choice!r}.{hint} Available: {', '.join(choices)}."
+    if isinstance(cause, OmegaConfBaseException):
+        key = cause.full_key or ""
+        override = next((o for o in typed if f"{o.key_or_group}.".startswith(f"{key}.")), None)
+        if override is not None and not isinstance(cause, ValidationError):
+            return unknown(override, config_name, typed)
+        if override is not None and key in OPTIONS[config_name]:
+            return f"{override.input_line}: {key} takes {describe_type(key, config_name)}."
+        if override is not None and key == "trusted_modules":
+            value = override.value()
+            return f"trusted_modules={value}: this is a list. Use trusted_modules=[{value}]."
+    text = " ".join(str(error).split())
+    if config_name == "evaluate" and text.startswith("In 'data/"):  # its file selects a model
+        return (
+            "data: a run of points is measured with its own data. Leave data=... out. Change "
+            "single settings with +data.std=0.1, for example."
+        )
+    return text
+
+
+def unknown(override: Override, config_name: str, typed: Sequence[Override]) -> str:
+    """Names an unknown setting, and lists those in its place. A suggestion is a valid command."""
+    tree = compose_groups(config_name, typed)
+    key = override.key_or_group
+    value = (override.input_line or "").partition("=")[2]
+    place, node = follow(tree, key)
+    if node is not None and place != key:
+        return f"{key}: this is a reference to {place}. Use {place}={value}."
+    parts = place.split(".")
+    n = 0  # the first part that is unknown
+    while n < len(parts) - 1 and follow(tree, ".".join(parts[: n + 1]))[1] is not None:
+        n += 1
+    above, name = ".".join(parts[:n]), parts[n]
+    inside = public(children(follow(tree, above)[1] if above else tree))
+    similar = get_close_matches(name, inside, n=1)
+    close = ".".join([*parts[:n], *similar, *parts[n + 1 :]])
+    read = used_paths(tree) if config_name == "train" else {*paths_in(tree)}
+    valid = follow(tree, close)[1] is not None and any(overlap(close, path) for path in read)
+    if not similar or not valid:
+        close = suggest(key, (path for path in settings_in(tree) if path in read))
+    hint = f" Did you mean {close}={value}?" if close else ""
+    if above and (conf_dir() / above / f"{name}.yaml").is_file():
+        hint = f" It needs {above}={name}."
+    where = f" in {above}" if above else ""
+    return f"Unknown setting {key!r}.{hint} Available{where}: {', '.join(inside) or 'nothing'}."
+
+
+def compose_groups(config_name: str, typed: Sequence[Override]) -> Any:
+    """The plain configuration, unresolved, with the typed choices of groups alone."""
+    groups = [o for o in typed if (conf_dir() / o.key_or_group).is_dir()]
+    words = [str(o.input_line) for o in groups if not o.is_sweep_override()]
+    if folder := get_args_parser().parse_args(sys.argv[1:]).config_dir:
+        words.append(f"hydra.searchpath=['file://{os.path.abspath(folder)}']")
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        return OmegaConf.to_container(compose(config_name, words), resolve=False)

@@ -1,0 +1,60 @@
+"""Base LightningModule with exact resume and scalars on the device."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.metadata import version
+from typing import Any
+
+import lightning as L
+from torch import Tensor
+
+from ganmnist.utils.training_state import TrainingState
+
+
+class ResumableModule(L.LightningModule):
+    """Saves `state` in checkpoints instead of Lightning's counters.
+
+    `history` has the scalars of each batch of the current epoch, by batches seen. They stay on the
+    device until a callback fetches them, because a fetch after every batch would make a GPU wait.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.state = TrainingState()
+        self.history: dict[int, dict[str, Tensor]] = {}
+
+    @property
+    def batches_of_run(self) -> int:
+        """Real batches of the whole run."""
+        loader: Any = self.trainer.train_dataloader
+        return int(loader.n_batches) * (self.trainer.max_epochs or 0)
+
+    def resume_position(self) -> None:
+        """Sets the epoch of Lightning's loops, which count chunks of batches."""
+        trainer, state = self.trainer, self.state
+        if 0 < state.epochs_seen == trainer.max_epochs:
+            state.repeat_last_epoch_end()
+        state.keep_own_microbatches(self.global_rank, trainer.world_size, self.device)
+        progress: Any = trainer.fit_loop.epoch_progress.current
+        progress.ready = progress.started = state.epochs_seen
+        progress.processed = progress.completed = state.epochs_seen
+
+    def record_scalars(self, prefix: str, scalars: Mapping[str, Tensor]) -> None:
+        """Keeps scalars of the current batch."""
+        row = self.history.setdefault(self.state.batches_seen, {})
+        row.update({f"{prefix}/{name}": value.detach() for name, value in scalars.items()})
+
+    def on_train_epoch_start(self) -> None:
+        self.history.clear()
+
+    def on_train_epoch_end(self) -> None:
+        self.state.end_epoch()
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint.pop("loops", None)
+        checkpoint["ganmnist"] = version("ganmnist")
+        checkpoint |= self.state.state_dict(self.trainer.world_size)
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        self.state.load_state_dict(checkpoint)

@@ -1,0 +1,387 @@
+"""A resumed run is bit-exact, writes into one folder, and refuses other settings."""
+
+import csv
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import pytest
+import torch
+from helpers.gan import changed, fit, small_gan, snapshot
+from helpers.launch import launch
+from helpers.runs import TWO_EPOCHS, StopAt
+
+from ganmnist.callbacks import LastCheckpoint
+from ganmnist.gan import GAN
+from ganmnist.networks.stabilizers import MinibatchDiscrimination
+from ganmnist.runs import resume
+from ganmnist.utils.errors import UserError
+
+# The state of training
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3, 5, 6, 7])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        *({}, {"accumulate": 2, "ema": 0.9}, {"d_steps": 2}),
+        {"stabilizers": {"initialized from data": MinibatchDiscrimination()}},
+    ],
+    ids=lambda settings: ", ".join(settings),
+)
+@pytest.mark.parametrize("chunk", [1, 3])
+def test_resume_within_an_epoch_is_bit_exact(
+    chunk: int, settings: dict[str, Any], batch: int, tmp_path: Path
+) -> None:
+    straight, first, second = (small_gan(**settings) for _ in range(3))
+    settings = {"batches": 3, "epochs": 3, "chunk": chunk}
+    fit(straight, **settings)
+    with pytest.raises(SystemExit):
+        fit(first, **settings, callbacks=[LastCheckpoint(tmp_path), StopAt(batch)])
+    assert first.state.batches_seen >= batch
+    fit(second, **settings, ckpt_path=tmp_path / "last.ckpt")
+    state = second.state
+    assert (state.batches_seen, state.epochs_seen, state.epoch_start) == (9, 3, 9)
+    assert changed(snapshot(straight), snapshot(second)) == set()
+    one, other = (gan.optimizers()[0].state_dict()["state"] for gan in (straight, second))
+    assert all(torch.equal(one[i]["exp_avg_sq"], other[i]["exp_avg_sq"]) for i in one)
+
+
+def test_checkpoints_are_saved_at_intervals(tmp_path: Path) -> None:
+    saved = []
+
+    class Noting(LastCheckpoint):
+        def save(self, trainer: L.Trainer, gan: GAN) -> None:
+            super().save(trainer, gan)
+            saved.append(torch.load(self.path, weights_only=True)["batches_seen"])
+
+    fit(small_gan(), batches=5, epochs=2, callbacks=[Noting(tmp_path, every_n_batches=4)])
+    assert saved == [4, 5, 8, 10]
+    saved.clear()
+    (tmp_path / ".best.ckpt.1.part").touch()  # of a killed process
+    fit(small_gan(), batches=3, callbacks=[Noting(tmp_path, every_minutes=1e-9)])
+    assert saved == [1, 2, 3, 3]
+    assert [path.name for path in tmp_path.iterdir()] == ["last.ckpt"]
+    for wrong in ({"every_n_batches": 0}, {"every_minutes": -1}):
+        with pytest.raises(ValueError, match="checkpoint"):
+            LastCheckpoint(tmp_path, **wrong)
+
+
+@pytest.mark.parametrize("hook", ["setup", "on_fit_start"])  # weights are loaded between them
+def test_ctrl_c_before_training_keeps_the_checkpoint(hook: str, tmp_path: Path) -> None:
+    def stop(*args: Any, **kwargs: Any) -> None:
+        raise KeyboardInterrupt
+
+    fit(small_gan(), callbacks=[LastCheckpoint(tmp_path)])
+    before = (tmp_path / "last.ckpt").read_bytes()
+    settings: dict[str, Any] = {"epochs": 2, "ckpt_path": tmp_path / "last.ckpt"}
+    stopping = type("Stopping", (L.Callback,), {hook: stop})()
+    with pytest.raises(SystemExit):
+        fit(small_gan(), **settings, callbacks=[stopping, LastCheckpoint(tmp_path)])
+    assert (tmp_path / "last.ckpt").read_bytes() == before
+
+
+def test_epoch_stopped_at_its_end_ends_again(tmp_path: Path) -> None:
+    class AtEnd(L.Callback):
+        def on_train_epoch_end(self, *args: Any) -> None:
+            ends.append(1)
+            if len(ends) == 1:
+                raise KeyboardInterrupt
+
+    ends: list[int] = []
+    with pytest.raises(SystemExit):
+        fit(small_gan(), callbacks=[AtEnd(), LastCheckpoint(tmp_path)])
+    gan = small_gan()
+    fit(gan, ckpt_path=tmp_path / "last.ckpt", callbacks=[AtEnd()])
+    assert (len(ends), gan.state.batches_seen, gan.state.epochs_seen) == (2, 3, 1)
+
+
+# The command line
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of a killed run."""
+    monkeypatch.chdir(tmp_path)
+    run = tmp_path / "logs/a/first"
+    for part in (".hydra", "checkpoints"):
+        (run / part).mkdir(parents=True)
+    (run / ".hydra/overrides.yaml").write_text("- model=mlp\n- epochs=3\n")
+    (run / resume.LAST).touch()
+    return run
+
+
+def test_saved_overrides_come_before_the_typed_ones(folder: Path) -> None:
+    assert resume.extend(["lr=1"]) == ["lr=1"]
+    assert resume.extend(["--config-dir", "mine", "epochs=9", "resume=logs/a/first"]) == [
+        *("--config-dir", "mine", "model=mlp", "epochs=3", "epochs=9", f"resume='{folder}'"),
+        *(f"hydra.run.dir='{folder}'", "hydra.output_subdir=null"),
+    ]
+    again = resume.extend(["resume=logs/a/first"])
+    assert again == ["resume=logs/a/first"]  # a child process of the run
+
+
+def test_auto_is_the_newest_unfinished_run(folder: Path) -> None:
+    other = folder.with_name("second")
+    (other / "checkpoints").mkdir(parents=True)
+    (other / resume.LAST).touch()
+    os.utime(folder / resume.LAST, (0, 0))
+    assert resume.find("auto") == other
+    (other / "summary.json").write_text(json.dumps({"status": "finished"}))
+    assert resume.find("auto") == folder
+    (folder / "summary.json").write_text(json.dumps({"status": "finished"}))
+    with pytest.raises(UserError, match="resume=auto"):
+        resume.find("auto")
+    with pytest.raises(UserError, match="resume=elsewhere"):
+        resume.find("elsewhere")
+
+
+@pytest.mark.parametrize(
+    "word",
+    [
+        *("hydra.callbacks.x._target_=os.system", "+hydra.callbacks.x._target_=os.system"),
+        *("hydra/launcher=joblib", "--config-dir=/tmp", "-m"),
+        *("+callbacks@hydra.callbacks=default", "folder=/elsewhere"),
+        *("experiment=../evil", "experiment=/evil", "+experiment=${times:2,.}/evil"),
+        *("gan._target_=${oc.env:WORSE}", "gan._target_=${${one}:WORSE}", r"lr=\${oc.env:WORSE}"),
+    ],
+)
+def test_saved_overrides_cannot_change_hydra(folder: Path, word: str) -> None:
+    (folder / ".hydra/overrides.yaml").write_text(f"- '{word}'\n")
+    with pytest.raises(UserError, match=re.escape(word)):
+        resume.extend([f"resume={folder}"])
+
+
+def test_override_that_is_typed_again_is_not_repeated(folder: Path) -> None:
+    (folder / resume.STARTED).write_text("- ~callbacks.progress\n- experiment=../mine\n- seed=1\n")
+    words = resume.extend([f"resume={folder}", "~callbacks.progress", "experiment=../mine"])
+    assert words[:3] == ["seed=1", "~callbacks.progress", "experiment=../mine"]
+
+
+def test_auto_is_refused_for_processes_of_a_launcher(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match="resume=auto"):
+        resume.find("auto")
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "a\0b"])
+def test_impossible_folder_name_is_refused(name: str) -> None:
+    with pytest.raises(UserError, match="resume="):
+        resume.find(name)
+
+
+def test_folder_without_a_checkpoint_is_refused(folder: Path) -> None:
+    (folder / resume.LAST).unlink()
+    with pytest.raises(UserError, match=r"checkpoints/last\.ckpt"):
+        resume.extend([f"resume={folder}"])
+
+
+@pytest.mark.parametrize("sign", ["", "+", "++", "~"])
+def test_saved_overrides_cannot_trust_modules(folder: Path, sign: str) -> None:
+    (folder / resume.STARTED).write_text(f"- '{sign}trusted_modules=[os]'\n- lr=1e-3\n")
+    words = resume.extend([f"resume={folder}"])
+    assert words[0] == "lr=1e-3"
+    assert not any("trusted_modules=[os]" in word for word in words)
+
+
+def test_overrides_stay_as_they_were_typed(folder: Path) -> None:
+    (folder / resume.STARTED).write_text("- optimizer.d.lr=${times:4,${lr}}\n")
+    assert resume.extend([f"resume={folder}"])[0] == "optimizer.d.lr=${times:4,${lr}}"
+
+
+@pytest.mark.parametrize("text", ["- [", "a: 1", "{"])
+def test_damaged_overrides_are_refused(folder: Path, text: str) -> None:
+    (folder / resume.STARTED).write_text(text)
+    with pytest.raises(UserError, match=r"overrides\.yaml"):
+        resume.extend([f"resume={folder}"])
+
+
+def test_resume_of_a_sweep_is_refused(folder: Path) -> None:
+    with pytest.raises(UserError, match="-m"):
+        resume.extend(["-m", f"resume={folder}", "epochs=4,5"])
+
+
+def test_resumed_run_writes_into_its_own_folder(folder: Path) -> None:
+    inside = {"callbacks": {"a": {"folder": f"{folder}/samples"}, "b": None}, "logger": None}
+    resume.check_places(inside, folder)
+    with pytest.raises(UserError, match=r"logger\.csv\.path=.*elsewhere"):
+        resume.check_places(
+            {"callbacks": {}, "logger": {"csv": {"path": f"{folder}/../elsewhere"}}}, folder
+        )
+
+
+@pytest.mark.parametrize(
+    "target",
+    [
+        "os.system",
+        "ganmnist.runs.folders.os.system",
+        "ganmnist.train.train",
+        "torch.optim.os.system",
+    ],
+)
+def test_saved_settings_name_only_classes_of_ganmnist(target: str) -> None:
+    with pytest.raises(UserError, match=target):
+        resume.check_targets(
+            {"family": [{"auxiliary": {"x": {"_target_": target}}}]}, trusted_modules=()
+        )
+
+
+def test_differences_have_paths_and_both_values() -> None:
+    then = {"gan": {"clip": None}, "penalty": {}, "seed": 0}
+    now = {"gan": {"clip": 1.0}, "penalty": {"r1": {"gamma": 2}}, "seed": 0}
+    assert [*resume.differences(then, now)] == [
+        ("gan.clip", None, 1.0),
+        ("penalty.r1", None, {"gamma": 2}),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("then", "now", "same"),
+    [((2, 1), (4, 1), False), ((2, 1), (0, 2), True), (("auto", 1), (0, 1), True)],
+)
+def test_number_of_processes_must_not_change_but_the_device_may(
+    then: tuple[Any, int], now: tuple[Any, int], same: bool
+) -> None:
+    rest: dict[str, Any] = {"family": {}, "batch_size": 64, "seed": 0, "data": {}, "checksum": ""}
+    rest |= {"datamodule": {}}
+    one, other = (
+        resume.training_config({**rest, "trainer": {"gpus": gpus, "devices": devices}})
+        for gpus, devices in (then, now)
+    )
+    assert (one == other) == same
+
+
+# The whole
+
+
+@pytest.fixture(scope="module")
+def originals(tmp_path_factory: pytest.TempPathFactory, digits_root: Path) -> Path:
+    """The folder of `two`, which its tests change."""
+    folder = tmp_path_factory.mktemp("originals")
+    stop = "+callbacks.stop={_target_: helpers.runs.StopAfter, batch: 10}"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GANMNIST_DATA", str(digits_root))
+        launch(*TWO_EPOCHS, f"hydra.run.dir={folder / 'straight'}")
+        with pytest.raises(SystemExit):
+            launch(*TWO_EPOCHS, stop, f"hydra.run.dir={folder / 'broken'}")
+    return folder
+
+
+@pytest.fixture
+def two(
+    originals: Path, tmp_path: Path, data_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> tuple[Path, Path]:
+    """A finished run, and one that was stopped within its second epoch."""
+    shutil.copytree(originals, tmp_path, dirs_exist_ok=True)
+    return tmp_path / "straight", tmp_path / "broken"
+
+
+def again(folder: Path, *overrides: str) -> None:
+    launch(f"resume={folder}", "~callbacks.stop", *overrides)
+
+
+def files(folder: Path) -> dict[Path, bytes]:
+    """All files but the log, which also has the refusals."""
+    paths = (path for path in folder.rglob("*") if path.is_file() and path.suffix != ".log")
+    return {path: path.read_bytes() for path in paths}
+
+
+def rows(run: Path) -> list[dict[str, str]]:
+    with (run / "metrics.csv").open(newline="") as file:
+        found = [*csv.DictReader(file)]
+    return [{k: v for k, v in row.items() if v and "images_per_s" not in k} for row in found]
+
+
+def test_resumed_run_writes_the_same_files(
+    two: tuple[Path, Path],
+) -> None:
+    straight, broken = two
+    again(broken)
+    assert rows(broken) == rows(straight)
+    for name in ("progress.gif", "epochs.png"):
+        assert (broken / name).read_bytes() == (straight / name).read_bytes()
+    weights = [torch.load(run / resume.LAST, weights_only=True)["state_dict"] for run in two]
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    one, other = (json.loads((run / "summary.json").read_text()) for run in two)
+    assert other["status"] == "finished"
+    assert one["metrics"]["final"] == other["metrics"]["final"]
+    assert "resume=" not in (broken / resume.STARTED).read_text()
+
+
+def test_settings_that_change_the_training_are_refused(
+    two: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    straight, broken = two
+    for words, part in (
+        ((broken, "lr=0.5"), "family.optimizers.d.lr was 0.0002 and is now 0.5"),
+        ((broken, "seed=1"), "seed was 0 and is now 1"),
+        ((broken, "datamodule.seed=1"), "datamodule.seed was 0 and is now 1"),
+        ((broken, "datamodule.batch_size=8"), "batch_size"),
+        ((broken, "epochs=1"), "epochs=2"),
+        ((broken, "callbacks.evaluation.monitor=fid"), "fid"),
+        ((broken, "metrics=plane"), "plane"),
+        ((straight, "callbacks=plane", "epochs=3"), "digits"),
+        ((straight,), "epochs=4"),
+    ):
+        before = files(words[0])
+        with pytest.raises(SystemExit) as leaving:
+            again(*words) if words[0] is broken else launch(f"resume={straight}", *words[1:])
+        assert leaving.value.code == 2
+        assert part in capsys.readouterr().err
+        assert before.items() <= files(words[0]).items()
+
+
+def test_other_images_are_refused(
+    two: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("ganmnist.data.datasets.digest", lambda *parts: "another checksum")
+    with pytest.raises(SystemExit) as leaving:
+        again(two[1])
+    assert leaving.value.code == 2
+    assert "another checksum" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [
+        ("samples/fake_000003.png", b""),
+        ("samples/epoch_001.png", b"\0" * 99),
+        ("metrics.csv", b""),
+        ("metrics.csv", b"\0" * 99),
+    ],
+)
+def test_resume_accepts_files_damaged_by_a_power_failure(
+    two: tuple[Path, Path], name: str, content: bytes
+) -> None:
+    broken = two[1]
+    (broken / name).write_bytes(content)
+    again(broken)
+    assert json.loads((broken / "summary.json").read_text())["status"] == "finished"
+    straight, other = (torch.load(run / resume.LAST, weights_only=True) for run in two)
+    assert changed(straight["state_dict"], other["state_dict"]) == set()
+
+
+def test_run_stopped_in_its_last_evaluation_repeats_it(two: tuple[Path, Path]) -> None:
+    straight, _ = two
+    before = json.loads((straight / "summary.json").read_text())
+    table = rows(straight)
+    (straight / "summary.json").unlink()
+    launch(f"resume={straight}")
+    after = json.loads((straight / "summary.json").read_text())
+    assert after["metrics"]["final"] == before["metrics"]["final"]
+    assert rows(straight) == table
+
+
+def test_finished_run_continues_with_more_epochs(two: tuple[Path, Path]) -> None:
+    straight, _ = two
+    launch(f"resume={straight}", "epochs=3")
+    summary = json.loads((straight / "summary.json").read_text())
+    assert (summary["epochs"], summary["status"]) == (3, "finished")
+    assert [int(row["epoch"]) for row in rows(straight) if "epoch" in row] == [1, 2, 3]
+    assert "epochs=3" in (straight / resume.RESUMED_WITH).read_text()
