@@ -88,8 +88,10 @@ def test_d_learns_to_classify_from_100_labels(data_root: Path) -> None:
 def test_translations_are_closer_to_the_image_than_conditions(family: str, data_root: Path) -> None:
     gan, data = trained(5, f"family={family}")
     x = data.fixed_batch("test", 10_000, CPU).x
-    kept, made = ((x - y).abs().flatten(1).sum(1) for y in (gan.keep(x), gan.translate(x)))
-    assert standard_errors(kept - made, 0.0) > 5
+    of_input, of_output = (
+        (x - y).abs().flatten(1).sum(1) for y in (gan.degrade(x), gan.translate(x))
+    )
+    assert standard_errors(of_input - of_output, 0.0) > 5
 
 
 def test_q_predicts_the_category_of_generated_images(data_root: Path) -> None:
