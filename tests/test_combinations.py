@@ -68,9 +68,19 @@ def train(gan: GAN, data: DataModule, precision: Any = "32-true") -> None:
         assert all(p.isfinite().all() for p in gan.parameters_of[network])
 
 
-@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+def in_both_precisions(models: list[str]) -> pytest.MarkDecorator:
+    """Each model in float32, and dcgan in bfloat16. The other models are slow tests in bfloat16,
+    because many CPUs have no instructions for it.
+    """
+    both = [pytest.param(model, "32-true", id=model) for model in models]
+    for model in models:
+        marks = () if model == "dcgan" else pytest.mark.slow
+        both.append(pytest.param(model, "bf16-mixed", id=f"{model}-bfloat16", marks=marks))
+    return pytest.mark.parametrize(("model", "precision"), both)
+
+
 @pytest.mark.parametrize("objective", choices("objective"))
-@pytest.mark.parametrize("model", choices("model"))
+@in_both_precisions(choices("model"))
 def test_a_model_trains_with_an_objective(model: str, objective: str, precision: str) -> None:
     norm = [LAYER_NORM] if (model, objective) in EXCLUDED else []
     if (model, objective) != ("noisy_mlp", "wgan"):
@@ -179,8 +189,7 @@ REFUSED = {
 FEW = {"semisupervised": ("family.labeled=10",)}  # of twelve images
 
 
-@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
-@pytest.mark.parametrize("model", ["mlp", "noisy_mlp", "dcgan", "resnet", "r3gan"])
+@in_both_precisions(["mlp", "noisy_mlp", "dcgan", "resnet", "r3gan"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_family_trains_with_a_model(family: str, model: str, precision: str) -> None:
     train(*build(model, f"family={family}", "latent_dim=16", *FEW.get(family, ())), precision)
