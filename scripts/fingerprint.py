@@ -7,7 +7,7 @@
 Each case trains 200 batches on one CPU thread with a fixed seed. The hash covers the values of all
 parameters and buffers in the order of the state dict, and not their names. Hashes depend on the CPU
 and on the version of PyTorch: compare only hashes of one machine. To check that a change keeps the
-behaviour, run the commit before it from a git worktree:
+behavior, run the commit before it from a git worktree:
 
     git worktree add /tmp/before HEAD~1
     python scripts/fingerprint.py --tree /tmp/before --tree .

@@ -4,7 +4,6 @@ import ast
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
 from graphlib import TopologicalSorter
 from importlib.metadata import packages_distributions
 from pathlib import Path
@@ -19,15 +18,6 @@ STDLIB = set(sys.stdlib_module_names)
 ENTRY_POINTS = {"train", "evaluate", "generate"}
 
 
-def statements(tree: ast.AST) -> Iterator[ast.AST]:
-    """All nodes but those under `if TYPE_CHECKING`, which never run."""
-    for node in ast.iter_child_nodes(tree):
-        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
-            continue
-        yield node
-        yield from statements(node)
-
-
 def name_of(path: Path) -> str:
     """ganmnist/data/idx.py is data.idx, ganmnist/data/__init__.py is data."""
     return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
@@ -37,9 +27,9 @@ MODULES = {name_of(path): path for path in sorted(ROOT.rglob("*.py")) if "conf" 
 
 
 def imports(module: str) -> set[str]:
-    """Full names of what a module imports, also inside its functions."""
+    """Full names of what a module imports, also in functions and under `if TYPE_CHECKING`."""
     found: set[str] = set()
-    for node in statements(ast.parse(MODULES[module].read_text())):
+    for node in ast.walk(ast.parse(MODULES[module].read_text())):
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):

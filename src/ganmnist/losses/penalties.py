@@ -4,11 +4,13 @@
     R2                  E |grad D(G(z))|^2 / 2        generated images
     gradient penalty    E (|grad D(x_hat)| - 1)^2     x_hat between a real and a generated image
     DRAGAN              E (|grad D(x_hat)| - 1)^2     x_hat near a real image
+    feature matching    |E h(x) - E h(G(z))|^2        h: D's features; in G's loss
+    historical average  |w - mean of w so far|^2      w: the weights; in both losses
 
 each times a weight. D(x) is the logit. The gradient is with respect to the inputs of D, and not to
 the condition: image and latent together in a BiGAN, the latent in an adversarial autoencoder, all
 images of a pack with PacGAN. With batch norm a logit depends on the other images, too. R1 and R2
-differentiate the sum of all logits.
+then include the effect on the other logits, because they differentiate the sum of all logits.
 """
 
 from __future__ import annotations
