@@ -1,8 +1,8 @@
-"""Adversarial objectives: one class and one file in conf/objective/ for each.
+"""Adversarial objectives. Each has a file in conf/objective/; several files share a class.
 
-D(x) is a logit. sigmoid(D(x)) is D's probability that x is real, if the objective has
-`probability`. With the logits r = D(x) of real and f = D(G(z)) of generated images, sigmoid s, and
-sp(t) = softplus(t) = -log s(-t), the networks minimize
+D(x) is a logit. sigmoid(D(x)) is D's probability that x is real, if `probability` is True. With the
+logits r = D(x) of real and f = D(G(z)) of generated images, sigmoid s, sp(t) = softplus(t) =
+-log s(-t), and relativistic losses of pairs or of averages, the networks minimize
 
                     L_D                                L_G
     minimax         E sp(-r) + E sp(f)                -E sp(f)
@@ -10,7 +10,8 @@ sp(t) = softplus(t) = -log s(-t), the networks minimize
     least squares   E (r - 1)^2 / 2 + E f^2 / 2        E (f - 1)^2 / 2
     Wasserstein     E f - E r                         -E f
     hinge           E relu(1 - r) + E relu(1 + f)     -E f
-    relativistic    E sp(f - r)                        E sp(r - f)
+    pairing         E sp(f - r)                        E sp(r - f)
+    average         E sp(Ef - r) + E sp(f - Er)        E sp(Er - f) + E sp(r - Ef)
     f-divergence    -E a(r) + E phi*(a(f))            -E a(f)
 """
 
@@ -40,8 +41,8 @@ class Objective(LossTerm):
         equilibrium: (L_D, L_G) for a perfect generator and the optimal D; None: undetermined.
         probability: sigmoid(D(x)) is D's probability that x is real.
         decision_logit: c, if reflecting the logits about it, D(x) -> 2c - D(x), swaps the roles of
-            real and fake. BiGAN's encoder loss needs it. None,
-            the default: real and fake cannot be swapped.
+            real and fake. BiGAN's encoder loss needs it. None, the default: real and fake cannot be
+            swapped.
     """
 
     equilibrium: tuple[float | None, float | None] = (None, None)
@@ -122,7 +123,7 @@ class BCE(Objective):
 class Minimax(BCE):
     """The minimax GAN: G maximizes D's loss (Goodfellow et al., 2014, arXiv 1406.2661).
 
-    G's gradient, E[-s(f) df], vanishes where D is certain that an image is generated. The
+    G's gradient, -E[s(f) grad f], vanishes where D is certain that an image is generated. The
     non-saturating loss avoids this.
     """
 
@@ -220,7 +221,7 @@ class Hinge(Objective):
 
 
 class RelativisticPairing(Objective):
-    """RpGAN (Jolicoeur-Martineau, 2018, arXiv 1807.00734): compares pairs of a real and a fake.
+    """RpGAN (Jolicoeur-Martineau, 2018, arXiv 1807.00734): pairs of real and fake images.
 
     With R1 and R2 it is R3GAN's loss (Huang et al., 2024, arXiv 2501.05441).
     """
@@ -236,7 +237,7 @@ class RelativisticPairing(Objective):
 
 
 class RelativisticAverage(Objective):
-    """RaGAN (Jolicoeur-Martineau, 2018, arXiv 1807.00734): compares with the mean of the others."""
+    """RaGAN (Jolicoeur-Martineau, 2018, arXiv 1807.00734): against the other kind's mean."""
 
     equilibrium = (2 * math.log(2), 2 * math.log(2))
     decision_logit = 0.0
