@@ -147,7 +147,7 @@ def test_messages_name_the_problem_and_the_fix(results: dict[str, Result]) -> No
         "family.latent.dim=50": "family.latent.dim: this is a reference to latent.dim. Use "
         "latent.dim=50.",
         "family=aae latent_dim=7": "latent_dim=7: no part of this run (family=aae "
-        "callbacks=default) reads latent_dim. Leave it out, or choose other parts. Did you mean "
+        "callbacks=default) uses latent_dim. Leave it out, or choose other parts. Did you mean "
         "family.latent.dim=...?",
         "lr=1,2": "lr=1,2: several values are a sweep, which needs -m. Write a list as [1,2].",
     }.items():
