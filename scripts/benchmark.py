@@ -44,8 +44,8 @@ from torchvision import datasets, transforms
 
 from ganmnist.callbacks import Evaluation
 from ganmnist.runs import command_line
+from ganmnist.runs.auto import resolve_norm
 from ganmnist.runs.build import build
-from ganmnist.runs.config import resolve_norm
 from ganmnist.runs.folders import conf_dir
 from ganmnist.utils.batch import Batch
 

@@ -53,8 +53,8 @@ def start(errors: Path, *settings: str) -> subprocess.Popen[bytes]:
 
 def processes(run: subprocess.Popen[bytes]) -> list[int]:
     """The process of a run and those that it has started."""
-    words = ["pgrep", "-f", "-g", str(run.pid), "ganmnist.train"]
-    return [*map(int, subprocess.run(words, capture_output=True, text=True).stdout.split())]
+    args = ["pgrep", "-f", "-g", str(run.pid), "ganmnist.train"]
+    return [*map(int, subprocess.run(args, capture_output=True, text=True).stdout.split())]
 
 
 def kill(run: subprocess.Popen[bytes]) -> None:

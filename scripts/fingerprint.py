@@ -64,14 +64,14 @@ def fingerprint(tree: Path, settings: str) -> str:
     with tempfile.TemporaryDirectory() as folder:
         run = Path(folder, "run")
         limit = f"trainer.limit_train_batches={BATCHES}"
-        words = [*settings.split(), *common, limit, f"hydra.run.dir={run}"]
+        overrides = [*settings.split(), *common, limit, f"hydra.run.dir={run}"]
         own = {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(tree / "src")}
-        command = [sys.executable, "-m", "ganmnist.train", *words]
+        command = [sys.executable, "-m", "ganmnist.train", *overrides]
         done = subprocess.run(
             command, cwd=tree, env=os.environ | own, capture_output=True, text=True
         )
         if done.returncode:
-            sys.exit(f"{tree}: {' '.join(words)}\n{done.stdout[-2000:]}{done.stderr[-4000:]}")
+            sys.exit(f"{tree}: {' '.join(overrides)}\n{done.stdout[-2000:]}{done.stderr[-4000:]}")
         return hash_weights(run / "checkpoints/last.ckpt")
 
 

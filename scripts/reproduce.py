@@ -155,7 +155,7 @@ has one file per run, with all metrics, the command, the date, the CPU and the v
 - All numbers are measured at the end of training, never at the best epoch.
 - A row with several runs shows the mean +- the standard deviation over all its runs, then the value
   of each run.
-- "Last weights" are the trained weights of the generator, "averaged weights" their exponential
+- "Trained weights" are those of the last update of G, "EMA weights" their exponential
   moving average.
 - Most networks are smaller than those of the papers and train for less time.
 - Minutes are the mean of a run on one CPU core. Other processes may have run at the same time.
@@ -176,11 +176,11 @@ class Run(NamedTuple):
     def id(self) -> str:
         """A file-safe name, such as infogan_seed0 or few_labels_100_label_seed1."""
         parts = [word.partition("=") for word in self.variant.split()]
-        words = [f"{key.rpartition('.')[2]}{value}" for key, _, value in parts]
-        return re.sub(r"[^\w.-]+", "-", "_".join([self.row, *words]))
+        settings = [f"{key.rpartition('.')[2]}{value}" for key, _, value in parts]
+        return re.sub(r"[^\w.-]+", "-", "_".join([self.row, *settings]))
 
     @property
-    def words(self) -> list[str]:
+    def overrides(self) -> list[str]:
         """The overrides for `ganmnist.train`."""
         own = [*ROWS[self.row].settings.split(), *self.variant.split()]
         keys = {word.partition("=")[0] for word in own}
@@ -271,15 +271,15 @@ def train(run: Run, folder: Path) -> None:
     if is_finished(path):
         return
     if path.exists():
-        words = [f"resume=runs/{run.id}"]
+        overrides = [f"resume=runs/{run.id}"]
     else:
-        words = [*run.words, f"hydra.run.dir=runs/{run.id}"]
+        overrides = [*run.overrides, f"hydra.run.dir=runs/{run.id}"]
         settings = ROWS[run.row].settings
         write_json(path / NOTES, {"settings": settings, "variant": run.variant, "seconds": 0})
     write(folder / "running", run.id)
-    print_now(f"{run.id}: ganmnist.train {' '.join(words)}")
+    print_now(f"{run.id}: ganmnist.train {' '.join(overrides)}")
     try:
-        code = execute([sys.executable, "-m", "ganmnist.train", *words], folder, path / NOTES)
+        code = execute([sys.executable, "-m", "ganmnist.train", *overrides], folder, path / NOTES)
     finally:
         (folder / "running").unlink(missing_ok=True)
     if code:
@@ -347,7 +347,7 @@ def record(run: Run, folder: Path, docs: Path) -> None:
     try:
         final = summary["metrics"]["final"]
         result = {
-            "command": f"python -m ganmnist.train {' '.join(run.words)}",
+            "command": f"python -m ganmnist.train {' '.join(run.overrides)}",
             "row": run.row,
             "variant": run.variant,
             "settings": notes["settings"],
@@ -388,7 +388,7 @@ def has_settings(content: dict[str, Any], run: Run) -> bool:
 
 
 def plain(settings: str) -> list[str]:
-    """The words of settings in a fixed order, without the common ones."""
+    """The settings in a fixed order, without the common ones."""
     return sorted(set(settings.split()) - {*COMMON})
 
 
@@ -408,10 +408,10 @@ def start_queue(folder: Path, docs: Path, new_code: bool, rows: Sequence[str]) -
         print_now(f"{folder}/code: {error.stderr.strip()}. Use --new-code.")
         return 2
     script = code / "scripts/reproduce.py"
-    words = ["--worker", "--folder", str(folder), "--docs", str(docs), *rows]
+    args = ["--worker", "--folder", str(folder), "--docs", str(docs), *rows]
     with (folder / "log").open("a") as log:
         worker = subprocess.Popen(
-            [sys.executable, str(script), *words],
+            [sys.executable, str(script), *args],
             cwd=folder,
             env=os.environ | {"GANMNIST_DATA": data_folder()},
             stdin=subprocess.DEVNULL,
@@ -527,7 +527,7 @@ def table(results: Sequence[dict[str, Any]]) -> str:
 def line(name: str, row: Row, results: list[dict[str, Any]], remark: str) -> str:
     order = [*row.variants, *sorted({result["variant"] for result in results})]
     results = sorted(results, key=lambda result: order.index(result["variant"]))
-    weights = {"last weights": "final", "averaged weights": "final_ema"}
+    weights = {"trained weights": "final", "EMA weights": "final_ema"}
     measured = {
         title: ", ".join(filter(None, (values(key, part, results) for key in row.metrics.split())))
         for title, part in weights.items()

@@ -25,7 +25,7 @@ HEAD = """# Results
 
 `python scripts/results.py` writes this page from the summaries in [results/](results/), one file
 per run. [Metrics](metrics.md) defines the keys. In a cell with two values, the first is for the
-trained weights of the generator, the second for their moving average.
+trained weights of the generator, the second for the EMA weights.
 """
 RECIPES = """
 ## Recipes A and B
@@ -107,7 +107,7 @@ def seeds(results: Sequence[Result]) -> str:
 
 
 def both(result: Result, name: str) -> str:
-    """A final metric with trained / averaged weights."""
+    """A final metric with trained weights / EMA weights."""
     values = [metric(result, "final", name, weights) for weights in ("raw", "ema")]
     return " / ".join(f"{value:.3f}" for value in values if value is not None)
 
@@ -126,8 +126,8 @@ def spreads(results: Sequence[Result], name: str, weights: str, decimals: int) -
 
 def command(result: Result) -> str:
     """The command of the run."""
-    words = [word for word in result["env"]["command"][1:] if word != "-m"]
-    return f"`python -m {' '.join(words)}`"
+    args = [word for word in result["env"]["command"][1:] if word != "-m"]
+    return f"`python -m {' '.join(args)}`"
 
 
 def seconds(results: Sequence[Result]) -> str:
@@ -160,8 +160,8 @@ def recipes(results: Sequence[Result]) -> str:
             ]
         )
     means = [
-        f"- {name}, `fid` over {len(runs)} seeds: as trained "
-        f"{spread(metric(r, 'final', 'fid') for r in runs)}, averaged "
+        f"- {name}, `fid` over {len(runs)} seeds: trained weights "
+        f"{spread(metric(r, 'final', 'fid') for r in runs)}, EMA weights "
         f"{spread(metric(r, 'final', 'fid', 'ema') for r in runs)}\n"
         for name, runs in by_name(results).items()
         if len(runs) > 1

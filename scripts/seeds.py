@@ -28,10 +28,10 @@ from ganmnist.runs.environment import cpu_model
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 
 
-def run(words: list[str], seed: int, folder: str) -> dict[str, Any]:
-    """One run: its seconds, and the final metrics of its averaged generator."""
+def run(args: list[str], seed: int, folder: str) -> dict[str, Any]:
+    """One run: its seconds, and the final metrics with EMA weights."""
     start = time.perf_counter()
-    done = subprocess.run([*words, f"seed={seed}", f"hydra.run.dir={folder}"])
+    done = subprocess.run([*args, f"seed={seed}", f"hydra.run.dir={folder}"])
     seconds = time.perf_counter() - start
     if done.returncode:
         raise SystemExit(f"Seed {seed} failed with exit code {done.returncode}.")
@@ -53,17 +53,17 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2, 3, 4])
     parser.add_argument("--settings", nargs="*", default=[], help="overrides for ganmnist.train")
     arguments = parser.parse_args()
-    words = [sys.executable, "-m", "ganmnist.train", "trainer=cpu"]
-    words += [f"experiment={arguments.experiment}", *arguments.settings]
+    args = [sys.executable, "-m", "ganmnist.train", "trainer=cpu"]
+    args += [f"experiment={arguments.experiment}", *arguments.settings]
     file = DOCS / f"{arguments.experiment}.json"
     runs = {r["seed"]: r for r in json.loads(file.read_text())["runs"]} if file.exists() else {}
     for seed in arguments.seeds:
         with tempfile.TemporaryDirectory() as folder:
-            runs[seed] = run(words, seed, folder)
+            runs[seed] = run(args, seed, folder)
         print(json.dumps(runs[seed]), flush=True)
         ordered = [runs[seed] for seed in sorted(runs)]
         results = {
-            "command": " ".join(["python", *words[1:]]),
+            "command": " ".join(["python", *args[1:]]),
             "machine": f"{os.cpu_count()} cores, {cpu_model()}, torch {torch.__version__}",
             "mean_and_deviation": {
                 name: [round(f([r[name] for r in ordered]), 4) for f in (mean, stdev)]

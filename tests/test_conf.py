@@ -18,10 +18,11 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from ganmnist.runs import command_line
-from ganmnist.runs.config import resolve_norm
+from ganmnist.runs.auto import resolve_norm
 from ganmnist.runs.folders import conf_dir
+from ganmnist.runs.summary import find_scalar
 from ganmnist.runs.unused import check_used
-from ganmnist.train import find_scalar, train
+from ganmnist.train import train
 
 CONF = conf_dir()
 GROUPS = {

@@ -79,14 +79,20 @@ def test_losses_import_torch_networks_and_utils_alone(module: str) -> None:
     assert {folder(name) for name in own(module)} <= {"losses", "networks", "utils"}
 
 
+@pytest.mark.parametrize("module", [m for m in MODULES if folder(m) == "stabilizers"])
+def test_stabilizers_import_torch_losses_networks_and_utils_alone(module: str) -> None:
+    assert foreign(module) <= {"torch"}
+    assert {folder(name) for name in own(module)} <= {"stabilizers", "losses", "networks", "utils"}
+
+
 def test_schedules_import_nothing() -> None:
     assert foreign("utils.schedules") == own("utils.schedules") == set()
 
 
 def test_gan_imports_no_architecture_no_family_and_no_data() -> None:
-    below = {"losses", "networks", "utils"}
+    below = {"losses", "networks", "stabilizers", "utils"}
     assert {folder(name) for name in own("gan")} <= below
-    parts = {"base", "initialization", "latents", "sampler", "stabilizers"}
+    parts = {"base", "initialization", "latents", "sampler"}
     networks = {name.partition(".")[2] for name in own("gan") if folder(name) == "networks"}
     assert networks <= parts
 

@@ -28,7 +28,8 @@ from ganmnist.metrics import PRDC
 from ganmnist.runs.build import build
 from ganmnist.runs.environment import cpu_model
 from ganmnist.runs.folders import lock_dir
-from ganmnist.train import find_scalar, train
+from ganmnist.runs.summary import find_scalar
+from ganmnist.train import train
 from ganmnist.utils.files import write_json
 
 BATCHES = range(1, 15)

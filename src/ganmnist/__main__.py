@@ -12,7 +12,7 @@ from ganmnist.commands import COMMANDS
 
 
 def main() -> None:
-    name, *words = sys.argv[1:] or ["--help"]
+    name, *args = sys.argv[1:] or ["--help"]
     if name in ("-h", "--help"):
         print(describe_commands())
     elif name == "--version":
@@ -22,7 +22,7 @@ def main() -> None:
     elif modules := [command.module for command in COMMANDS if command.name == name]:
         # A user's modules in the current folder, as with python -m. Installed packages come first.
         sys.path.append(os.getcwd())
-        import_module(modules[0]).main(words)
+        import_module(modules[0]).main(args)
     else:
         print(f"ganmnist: {describe_unknown(name)}", file=sys.stderr)
         sys.exit(2)

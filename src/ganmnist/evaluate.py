@@ -12,7 +12,7 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from ganmnist.runs import command_line
-from ganmnist.runs.config import check_arguments, check_ranges, require_one
+from ganmnist.runs.checks import check_arguments, check_ranges, require_one
 from ganmnist.runs.hardware import find_device
 from ganmnist.utils.errors import UserError
 from ganmnist.utils.files import check_writable, write_json
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from ganmnist.metrics import Evaluator
 
 
-def main(words: Sequence[str] | None = None) -> None:
-    command_line.run(evaluate, "evaluate", words)
+def main(args: Sequence[str] | None = None) -> None:
+    command_line.run(evaluate, "evaluate", args)
 
 
 def evaluate(config: DictConfig) -> dict[str, float]:
@@ -131,8 +131,8 @@ def merge(saved: dict[str, Any], config: DictConfig, group: str) -> dict[str, An
     overrides = HydraConfig.get().overrides.task
     if any(override.startswith(f"{group}=") for override in overrides):
         return plain(config[group])
-    words = [override.lstrip("+") for override in overrides]
-    typed = [word.removeprefix(f"{group}.") for word in words if word.startswith(f"{group}.")]
+    stripped = [override.lstrip("+") for override in overrides]
+    typed = [word.removeprefix(f"{group}.") for word in stripped if word.startswith(f"{group}.")]
     changed = OmegaConf.merge(OmegaConf.create(saved), plain(OmegaConf.from_dotlist(typed)))
     # Unresolved: `${...}` in a checkpoint is a string, as in `loading.build`.
     settings = cast(dict[str, Any], OmegaConf.to_container(changed))

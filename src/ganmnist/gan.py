@@ -29,7 +29,7 @@ from ganmnist.networks.base import Discriminator, MakeDiscriminator
 from ganmnist.networks.initialization import first_batches, init_from_data, init_from_images
 from ganmnist.networks.latents import Labels, LatentPrior
 from ganmnist.networks.sampler import Sampler
-from ganmnist.networks.stabilizers import Stabilizer
+from ganmnist.stabilizers.base import Stabilizer
 from ganmnist.utils.batch import Batch, FakeSample, Split, at_least_float32, halves
 from ganmnist.utils.ema import EMA
 from ganmnist.utils.hooks import BeforeDStep, StepRunner

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig
 
 from ganmnist.runs import command_line
-from ganmnist.runs.config import check_ranges, require_one
+from ganmnist.runs.checks import check_ranges, require_one
 from ganmnist.runs.hardware import find_device
 from ganmnist.utils.errors import UserError
 from ganmnist.utils.files import atomic_write, check_writable
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from ganmnist.networks.latents import Labels
 
 
-def main(words: Sequence[str] | None = None) -> None:
-    command_line.run(generate, "generate", words)
+def main(args: Sequence[str] | None = None) -> None:
+    command_line.run(generate, "generate", args)
 
 
 def generate(config: DictConfig) -> Path:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import math
-import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import partial
@@ -20,13 +19,15 @@ from omegaconf import DictConfig
 
 from ganmnist.runs import command_line, processes, resume, sweep
 from ganmnist.runs.build import build
-from ganmnist.runs.config import OPTIONS, check
+from ganmnist.runs.checks import check
 from ganmnist.runs.folders import lock_dir, require_no_run
-from ganmnist.utils.errors import ForcedExit, UserError, is_out_of_memory
+from ganmnist.runs.summary import RunSummary, results
+from ganmnist.utils.errors import UserError, is_out_of_memory
 from ganmnist.utils.files import WriteErrors, record_write_error, tolerate_write_errors, write_json
 
 if TYPE_CHECKING:
     import lightning as L
+    import torch
 
     from ganmnist.data import DataModule
     from ganmnist.gan import GAN
@@ -34,8 +35,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def main(words: Sequence[str] | None = None) -> None:
-    command_line.run(job, "train", words)
+def main(args: Sequence[str] | None = None) -> None:
+    command_line.run(job, "train", args)
 
 
 def job(config: DictConfig) -> float:
@@ -43,9 +44,9 @@ def job(config: DictConfig) -> float:
     hydra = HydraConfig.get()
     if hydra.mode == RunMode.RUN:
         return train(config)
-    words, choices = hydra.overrides.task, hydra.runtime.choices
+    overrides, choices = hydra.overrides.task, hydra.runtime.choices
     try:
-        return train(config, partial(sweep.check_job, words=words, choices=choices))
+        return train(config, partial(sweep.check_job, overrides=overrides, choices=choices))
     except KeyboardInterrupt:
         sweep.finish(hydra.sweep.dir)
         raise
@@ -89,85 +90,79 @@ def train_in(
     write_errors: WriteErrors,
 ) -> float:
     """`train` after the folder is locked. `write_errors` collects the files that are missing."""
+    summary = RunSummary(config)
+    started = not config.resume  # a refused resume leaves summary.json unchanged
+    had_overrides = (folder / resume.STARTED).exists()
+
+    def on_train_start(data: DataModule, device: torch.device) -> None:
+        nonlocal started
+        started = True
+        if processes.is_rank_zero():
+            write_environment(folder, config, data, device)
+
+    def write_summary(**entries: Any) -> None:
+        if processes.is_rank_zero() and started:
+            summary.write(folder / "summary.json", **entries)
+
+    try:
+        with summary.record_outcome():
+            validate(config)
+            with command_line.as_user_errors():
+                trainer, gan, data = build(config)
+            summary.add(data=data.dataset.name)
+            call_last(trainer, lambda device: on_train_start(data, device))
+            checkpoint = Path(config.resume) / resume.LAST if config.resume else None
+            try:
+                with processes.exit_together(
+                    trainer, folder, on_worker_lost=lambda error: write_summary(error=error)
+                ):
+                    fit(trainer, gan, data, checkpoint)
+            finally:
+                summary.add(**results(trainer, gan, data))
+            summary.add(status="incomplete")
+            if had_overrides and processes.is_rank_zero():
+                restore_overrides(folder)
+            summary.add(missing={str(path): why for path, why in write_errors.items()})
+            check_written(write_errors, folder)
+    finally:
+        if config.metrics.get("table", True):  # not with metrics=none
+            summary.warn_without_value()
+        write_summary()
+        if processes.is_rank_zero() and started and config.callbacks and not summary.forced_exit:
+            write_report(folder)
+    return math.nan if summary.value is None else summary.value
+
+
+def call_last(trainer: L.Trainer, function: Callable[[torch.device], None]) -> None:
+    """Calls a function at the start of the training, after all callbacks, which may refuse it."""
     from lightning.pytorch.callbacks import LambdaCallback
 
+    def on_train_start(trainer: L.Trainer, gan: L.LightningModule) -> None:
+        function(trainer.strategy.root_device)
+
+    last_callback = LambdaCallback(on_train_start=on_train_start)
+    trainer.callbacks.append(last_callback)  # type: ignore[attr-defined]
+
+
+def write_environment(
+    folder: Path, config: DictConfig, data: DataModule, device: torch.device
+) -> None:
+    """Writes env.json and, for a resumed run, its overrides."""
     from ganmnist.runs.environment import describe
 
-    start_time = time.perf_counter()
-    overrides = folder / resume.STARTED
-    had_overrides = overrides.exists()
-    settings = {name: config[name] for name in OPTIONS["train"] if name != "name"}
-    summary: dict[str, Any] = {"name": config.name, "status": "failed", "error": ""}
-    summary |= {"settings": settings}
-    forced_exit = False
-    started = not config.resume  # a refused resume leaves summary.json unchanged
-    try:
-        validate(config)
-        with command_line.as_user_errors():
-            trainer, gan, data = build(config)
-        summary |= {"data": data.dataset.name}
-        checkpoint = Path(config.resume) / resume.LAST if config.resume else None
+    file = folder / "env.json"
+    earlier = file if config.resume else None
+    write_json(file, describe(device, data.dataset.name, data.dataset.checksum, earlier))
+    if config.resume:
+        resume.save_overrides(folder, HydraConfig.get().overrides.task)
 
-        def on_train_start(*args: Any) -> None:
-            nonlocal started
-            started = True
-            if processes.is_rank_zero():
-                checksum, device = data.dataset.checksum, trainer.strategy.root_device
-                file = folder / "env.json"
-                earlier = file if config.resume else None
-                write_json(file, describe(device, data.dataset.name, checksum, earlier))
-                if config.resume:
-                    resume.save_overrides(folder, HydraConfig.get().overrides.task)
 
-        # The last callback: the others may still raise a UserError.
-        last_callback = LambdaCallback(on_train_start=on_train_start)
-        trainer.callbacks.append(last_callback)  # type: ignore[attr-defined]
-
-        def on_worker_lost(error: str) -> None:
-            if processes.is_rank_zero():
-                write_json(folder / "summary.json", summary | {"error": error})
-
-        try:
-            with processes.exit_together(trainer, folder, on_worker_lost):
-                fit(trainer, gan, data, checkpoint)
-        finally:
-            summary |= results(trainer, gan, data)
-        summary["status"] = "incomplete"
-        if had_overrides and processes.is_rank_zero() and not overrides.exists():
-            record_write_error(overrides, "it was deleted during the run")
-            resume.save_overrides(folder, HydraConfig.get().overrides.task)
-        summary["missing"] = {str(path): why for path, why in write_errors.items()}
-        check_written(write_errors, folder)
-        summary["status"] = "finished"
-    except KeyboardInterrupt as error:
-        summary["status"] = "interrupted"
-        forced_exit = isinstance(error.__cause__, ForcedExit)
-        raise
-    except UserError as error:
-        summary["error"] = str(error)
-        raise
-    except Exception as error:
-        summary["error"] = f"{type(error).__name__}: {error}"
-        raise
-    finally:
-        measures = bool(config.metrics.get("table", True))  # not with metrics=none
-        value = find_scalar(
-            summary.get("scalars", {}), config.optimized_metric, summary.get("data", "")
-        )
-        if value is None and measures and summary["status"] == "finished":
-            available = ", ".join(summary["scalars"]) or "none"
-            log.warning(
-                "optimized_metric=%s: this run has no such scalar. Use one of: %s.",
-                config.optimized_metric,
-                available,
-            )
-        seconds = round(time.perf_counter() - start_time, 1)
-        summary |= {"metric": config.optimized_metric, "value": value, "seconds": seconds}
-        if processes.is_rank_zero() and started:
-            write_json(folder / "summary.json", summary)
-            if config.callbacks and not forced_exit:
-                write_report(folder)
-    return math.nan if value is None else value
+def restore_overrides(folder: Path) -> None:
+    """Writes the overrides of a run again if they were deleted during the run."""
+    file = folder / resume.STARTED
+    if not file.exists():
+        record_write_error(file, "it was deleted during the run")
+        resume.save_overrides(folder, HydraConfig.get().overrides.task)
 
 
 def fit(trainer: L.Trainer, gan: GAN, data: DataModule, checkpoint: Path | None) -> None:
@@ -210,37 +205,6 @@ def write_report(folder: Path) -> None:
         report.write(folder)
     except Exception:
         log.exception("report.html could not be written.")
-
-
-def results(trainer: L.Trainer, gan: GAN, data: DataModule) -> dict[str, Any]:
-    """Entries of summary.json: metrics, last scalars, epochs, batches and images."""
-    from ganmnist.utils.hooks import Summary
-
-    images = gan.state.batches_seen * data.batch_size * trainer.world_size
-    scalars = {name: float(value) for name, value in trainer.callback_metrics.items()}
-    metrics: dict[str, Any] = {}
-    for callback in trainer.callbacks:  # type: ignore[attr-defined]
-        metrics |= callback.summary if isinstance(callback, Summary) else {}
-    for weights, values in metrics.get("final", {}).items():
-        if weights != "epoch":
-            suffix = "_ema" if weights == "ema" else ""
-            scalars |= {f"final/{name}{suffix}": value for name, value in values.items()}
-    return {
-        "metrics": metrics,
-        "epochs": trainer.current_epoch,
-        "batches_seen": gan.state.batches_seen,
-        "images_seen": images,
-        "scalars": scalars,
-    }
-
-
-def find_scalar(scalars: dict[str, float], metric: str, data: str) -> float | None:
-    """The scalar of this name, or the final or last value of the metric of this name."""
-    from ganmnist.metrics.evaluator import key_of
-
-    key = key_of(metric, data)
-    names = (metric, f"final/{key}", f"metrics/{key}")
-    return next((scalars[name] for name in names if name in scalars), None)
 
 
 if __name__ == "__main__":

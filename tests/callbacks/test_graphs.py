@@ -18,7 +18,7 @@ from ganmnist.callbacks.graphs import GraphRunner, Graphs
 from ganmnist.gan import GAN
 from ganmnist.losses.adversarial import RelativisticAverage, Wasserstein
 from ganmnist.losses.penalties import R1
-from ganmnist.networks.stabilizers import InstanceNoise
+from ganmnist.stabilizers.instance_noise import InstanceNoise
 from ganmnist.utils.errors import UserError
 from ganmnist.utils.schedules import LearningRate, Linear
 

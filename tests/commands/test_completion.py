@@ -12,8 +12,8 @@ import pytest
 
 from ganmnist.commands import COMMANDS, completion
 from ganmnist.commands.completion import candidates
-from ganmnist.runs.config import OPTIONS
 from ganmnist.runs.folders import conf_dir
+from ganmnist.runs.schema import OPTIONS
 
 GROUPS = ("model", "objective", "family", "data", "experiment", "trainer", "stabilizer")
 

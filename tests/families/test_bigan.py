@@ -19,7 +19,6 @@ from ganmnist.losses.adversarial import (
     KL,
     DiscriminatorOnly,
     Hinge,
-    LabelSmoothing,
     LeastSquares,
     Objective,
     Pearson,
@@ -30,6 +29,7 @@ from ganmnist.losses.adversarial import (
 from ganmnist.losses.outputs import DiscriminatorOutputs, LossTerm
 from ganmnist.losses.penalties import R1, R2, Dragan, GradientPenalty
 from ganmnist.networks import noisy
+from ganmnist.stabilizers.label_smoothing import LabelSmoothing
 from ganmnist.utils.batch import Batch
 
 close = torch.testing.assert_close

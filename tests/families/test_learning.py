@@ -1,5 +1,6 @@
 """After a few hundred batches, families are better than chance by five standard errors."""
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,7 @@ SMALL = (
     "optimizer.g.betas=[0.0,0.99]",  # fast from the start
 )
 CPU = torch.device("cpu")
+slow = partial(pytest.param, marks=pytest.mark.slow)
 
 
 def trained(epochs: int, *settings: str) -> tuple[GAN, DataModule]:
@@ -49,7 +51,7 @@ def standard_errors(values: Tensor, chance: float) -> float:
     return ((values.mean() - chance) / (values.std() / len(values) ** 0.5)).item()
 
 
-@pytest.mark.parametrize("family", ["cgan", "projection", "acgan"])
+@pytest.mark.parametrize("family", ["acgan", slow("cgan"), slow("projection")])
 def test_images_have_their_label(family: str, data_root: Path) -> None:
     gan, data = trained(15, f"family={family}")
     evaluator = instantiate(configuration("folder=here", "data=digits").metrics)
@@ -59,7 +61,9 @@ def test_images_have_their_label(family: str, data_root: Path) -> None:
     assert standard_errors(features.predicted_labels == y, 1 / 10) > 5
 
 
-@pytest.mark.parametrize(("family", "epochs"), [("bigan", 15), ("aae", 5), ("aae_labels", 5)])
+@pytest.mark.parametrize(
+    ("family", "epochs"), [("aae", 5), slow("aae_labels", 5), slow("bigan", 15)]
+)
 def test_an_image_is_closer_to_its_own_reconstruction(
     family: str, epochs: int, data_root: Path
 ) -> None:
@@ -84,7 +88,7 @@ def test_d_learns_to_classify_from_100_labels(data_root: Path) -> None:
     assert standard_errors(predicted == test.y, 1 / 10) > 5
 
 
-@pytest.mark.parametrize("family", ["inpainting", "superresolution"])
+@pytest.mark.parametrize("family", ["inpainting", slow("superresolution")])
 def test_translations_are_closer_to_the_image_than_conditions(family: str, data_root: Path) -> None:
     gan, data = trained(5, f"family={family}")
     x = data.fixed_batch("test", 10_000, CPU).x

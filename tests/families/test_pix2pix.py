@@ -8,7 +8,7 @@ from helpers.gan import fit, watch
 from helpers.networks import d_8x8, trained_names
 
 from ganmnist.data import DataModule
-from ganmnist.families.pix2pix import Coarse, L1Reconstruction, UpperHalf
+from ganmnist.families.pix2pix import Downsample, L1Reconstruction, UpperHalf
 from ganmnist.losses.outputs import DiscriminatorOutputs
 from ganmnist.utils.batch import Batch
 
@@ -24,19 +24,19 @@ def test_upper_half_has_a_black_lower_half() -> None:
 
 def test_coarse_pixels_are_means() -> None:
     x = images().x
-    y = Coarse(2)(x)
+    y = Downsample(2)(x)
     for rows in (slice(0, 4), slice(4, 8)):
         for columns in (slice(0, 4), slice(4, 8)):
             block = x[..., rows, columns]
             close(y[..., rows, columns], block.mean((2, 3), keepdim=True).expand_as(block))
-    close(Coarse(8)(x), x)
+    close(Downsample(8)(x), x)
 
 
 def test_settings_out_of_range_are_refused() -> None:
     with pytest.raises(ValueError, match=r"family\.degrade\.size=0"):
-        Coarse(0)
+        Downsample(0)
     with pytest.raises(ValueError, match=r"family\.degrade\.size=9"):
-        small_pix2pix(degrade=Coarse(9))
+        small_pix2pix(degrade=Downsample(9))
     with pytest.raises(ValueError, match=r"family\.n_conditions=0"):
         small_pix2pix(n_conditions=0)
 

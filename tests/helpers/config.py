@@ -4,7 +4,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 from ganmnist.runs import command_line
-from ganmnist.runs.config import resolve_norm
+from ganmnist.runs.auto import resolve_norm
 from ganmnist.runs.folders import conf_dir
 
 

@@ -16,7 +16,6 @@ from ganmnist.losses.adversarial import (
     DiscriminatorOnly,
     Hinge,
     JensenShannon,
-    LabelSmoothing,
     LeastSquares,
     Minimax,
     Objective,
@@ -31,7 +30,8 @@ from ganmnist.losses.outputs import DiscriminatorOutputs
 from ganmnist.losses.penalties import FeatureMatching
 from ganmnist.networks import mlp
 from ganmnist.networks.base import Discriminator
-from ganmnist.networks.stabilizers import SpectralNorm
+from ganmnist.stabilizers.label_smoothing import LabelSmoothing
+from ganmnist.stabilizers.spectral_norm import SpectralNorm
 from ganmnist.utils.batch import Batch
 from ganmnist.utils.schedules import TrainingProgress
 

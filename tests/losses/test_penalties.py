@@ -9,7 +9,6 @@ from helpers.data import images
 from helpers.gan import fit, small_gan, watch
 from torch import Tensor, nn
 
-from ganmnist.families.unrolled import Unrolled
 from ganmnist.losses.adversarial import BCE, DiscriminatorOnly
 from ganmnist.losses.outputs import DiscriminatorOutputs, LossTerm
 from ganmnist.losses.penalties import (
@@ -24,7 +23,8 @@ from ganmnist.losses.penalties import (
 from ganmnist.networks import dcgan
 from ganmnist.networks.base import Discriminator
 from ganmnist.networks.encoders import LatentDiscriminator
-from ganmnist.networks.stabilizers import PackedDiscriminator
+from ganmnist.stabilizers.pacgan import PackedDiscriminator
+from ganmnist.stabilizers.unrolled import Unrolled
 from ganmnist.utils.batch import Batch
 from ganmnist.utils.schedules import Linear, TrainingProgress
 
@@ -205,11 +205,11 @@ def test_lazy_penalty_is_computed_every_nth_step_with_n_times_the_weight() -> No
     out = outputs_of(LinearDiscriminator())
     always, lazy = R1(gamma=2.0), R1(gamma=2.0, interval=4)
     losses = []
-    for d_step in range(1, 9):
-        lazy.before_d_step(TrainingProgress(d_step, 0.0))
-        assert lazy.needs_real_grad == (d_step % 4 == 0)
+    for d_iteration in range(1, 9):
+        lazy.before_d_step(TrainingProgress(d_iteration, 0.0))
+        assert lazy.needs_real_grad == (d_iteration % 4 == 0)
         losses.append(lazy.d_loss(out))
-    assert [d_step for d_step, loss in enumerate(losses, 1) if loss is not None] == [4, 8]
+    assert [i for i, loss in enumerate(losses, 1) if loss is not None] == [4, 8]
     torch.testing.assert_close(losses[3], 4 * always.d_loss(out))
 
 

@@ -193,7 +193,8 @@ def test_report_has_all_sections_in_order(folder: Path) -> None:
 
 def test_table_has_all_weights_with_direction_and_reference(folder: Path) -> None:
     text = read(folder).text
-    assert "last, epoch 3 best, epoch 2 as trained EMA as trained reference fid" in text
+    columns = "trained weights EMA weights trained weights"
+    assert f"last, epoch 3 best, epoch 2 {columns} reference fid" in text
     assert re.search(r"lower is better 2\.913 2\.500 2\.750 real images: 0\.412 kid", text)
     assert "lower is better 0.00213 \N{EN DASH} \N{EN DASH} best: 0 The best epoch" in text
     assert "The best epoch has val_fid 3.07 (lower is better; real images: 1.31)." in text
@@ -204,7 +205,7 @@ def test_last_epoch_that_is_the_best_has_one_column(folder: Path) -> None:
     best = {"epoch": 3, "val_fid": 3.0, "raw": METRICS["final"]["raw"]}
     write_json(folder / "summary.json", {**SUMMARY, "metrics": {**METRICS, "best": best}})
     text = read(folder).text
-    assert "last and best, epoch 3 as trained EMA reference fid" in text
+    assert "last and best, epoch 3 trained weights EMA weights reference fid" in text
     assert "has val_fid 3 (" in text
 
 
@@ -220,8 +221,8 @@ def test_keys_of_other_data_have_their_prefix(folder: Path) -> None:
     assert "lower is better 9.500 real images: 1.5 " in page.text
     assert "digits_val_fid 8.5 (lower is better; real images: 2.25)" in page.text
     charts = charts_of(page)
-    assert list(curves(charts["val_fid (lower is better)"])) == ["as trained", "EMA"]
-    assert list(curves(charts["val_class_entropy (higher is better)"])) == ["as trained"]
+    assert list(curves(charts["val_fid (lower is better)"])) == ["trained weights", "EMA weights"]
+    assert list(curves(charts["val_class_entropy (higher is better)"])) == ["trained weights"]
 
 
 def test_curves_are_subsampled_and_the_reference_is_dashed(folder: Path) -> None:
@@ -234,8 +235,8 @@ def test_curves_are_subsampled_and_the_reference_is_dashed(folder: Path) -> None
     most = plots.POINTS
     assert curves(losses) == {"D": most, "G": most}
     assert curves(outputs) == {"D(x), real": most, "D(G(z)), generated": most}
-    assert curves(fid) == {"as trained": 2, "EMA": 2}
-    assert curves(entropy) == {"as trained": 2}
+    assert curves(fid) == {"trained weights": 2, "EMA weights": 2}
+    assert curves(entropy) == {"trained weights": 2}
     for color in (plots.COLORS["generated"], plots.COLORS["test"]):
         assert len(path_points(shares, color)) == 10
     assert "real images: 1.31<" in fid

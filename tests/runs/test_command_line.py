@@ -14,8 +14,8 @@ from helpers.launch import BRIEF, command, launch, own_objective
 from helpers.networks import choices
 
 from ganmnist.data import MNIST, datasets
-from ganmnist.runs.config import OPTIONS
 from ganmnist.runs.folders import lock_dir
+from ganmnist.runs.schema import OPTIONS
 
 # A command line, and what the message contains: the setting and its value.
 MISTAKES = {

@@ -130,6 +130,7 @@ def last(run: Path) -> dict[str, Any]:
     return torch.load(run / "checkpoints/last.ckpt", weights_only=True)
 
 
+@pytest.mark.slow
 def test_signal_to_one_process_stops_both_after_the_same_batch(folder: Path) -> None:
     assert start(folder, "straight").returncode == 0
     done = start(folder, "broken", "SIGTERM,1,3")

@@ -17,8 +17,8 @@ from helpers.runs import TWO_EPOCHS, StopAt
 
 from ganmnist.callbacks import LastCheckpoint
 from ganmnist.gan import GAN
-from ganmnist.networks.stabilizers import MinibatchDiscrimination
 from ganmnist.runs import resume
+from ganmnist.stabilizers.minibatch_discrimination import MinibatchDiscrimination
 from ganmnist.utils.errors import UserError
 
 # The state of training

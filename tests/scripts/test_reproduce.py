@@ -47,13 +47,13 @@ class Training:
     """Takes the place of the training command: writes the files of a run, or fails."""
 
     def __init__(self) -> None:
-        self.words: list[list[str]] = []
+        self.overrides: list[list[str]] = []
         self.codes: dict[str, int] = {}  # exit codes by run; 0 if not given
         self.killed: set[str] = set()  # runs that end with the process after a checkpoint
         self.commit = COMMIT
 
     def __call__(self, command: list[str], folder: Path, notes: Path) -> int:
-        self.words.append(command[3:])
+        self.overrides.append(command[3:])
         run = notes.parent
         env = {"git": self.commit, "cpus": ["A", "B"], "threads": 1, "cores": 2}
         write(run / "env.json", {**env, "packages": {"torch": "2.14.1"}})
@@ -63,7 +63,7 @@ class Training:
             raise KeyboardInterrupt
         if code := self.codes.get(run.name, 0):
             return code
-        fid = float(len(self.words))
+        fid = float(len(self.overrides))
         final = {"epoch": 1, "raw": {"fid": fid, "l1": None}, "ema": {"fid": fid / 2}}
         write(run / "summary.json", {**FINISHED, "metrics": {"final": final}})
         return 0
@@ -71,8 +71,8 @@ class Training:
     @property
     def runs(self) -> list[str]:
         """The runs that were trained, with a mark on those that were resumed."""
-        paths = [words[-1].rpartition("/")[2] for words in self.words]
-        resumed = [words[0].startswith("resume=") for words in self.words]
+        paths = [overrides[-1].rpartition("/")[2] for overrides in self.overrides]
+        resumed = [overrides[0].startswith("resume=") for overrides in self.overrides]
         return [f"{name}+" if again else name for name, again in zip(paths, resumed, strict=True)]
 
 
@@ -112,7 +112,7 @@ def read(file: Path) -> Any:
 
 @pytest.mark.parametrize("run", SCRIPT.runs_of(SCRIPT.ROWS), ids=lambda run: run.id)
 def test_settings_of_every_run_compose(run: Any) -> None:
-    config = configuration("folder=here", *run.words)
+    config = configuration("folder=here", *run.overrides)
     settings = OmegaConf.to_container(config, resolve=True, throw_on_missing=True)
     assert settings["trainer"]["precision"] == "32-true"
     assert settings["trainer"]["accelerator"] == "cpu"
@@ -130,12 +130,16 @@ def test_settings_of_a_row_replace_common_ones(
     reproduce: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     common = ["data=mnist", "trainer.precision=32-true", "trainer=cpu"]
-    assert reproduce.Run("slow", "seed=0").words == [
+    assert reproduce.Run("slow", "seed=0").overrides == [
         *(*common, "family=bigan", "epochs=9", "seed=0")
     ]
     row = reproduce.Row("data=stacked_mnist", "fid", "1", "0000.0")
     monkeypatch.setitem(reproduce.ROWS, "slow", row)
-    assert reproduce.Run("slow", "seed=0").words == [*common[1:], "data=stacked_mnist", "seed=0"]
+    assert reproduce.Run("slow", "seed=0").overrides == [
+        *common[1:],
+        "data=stacked_mnist",
+        "seed=0",
+    ]
 
 
 def test_row_trains_and_records_its_missing_runs(
@@ -143,20 +147,20 @@ def test_row_trains_and_records_its_missing_runs(
 ) -> None:
     assert call("quick") == 0
     assert training.runs == ["quick_seed0", "quick_seed1", "quick_seed2"]
-    assert training.words[1] == [
+    assert training.overrides[1] == [
         *("data=mnist", "trainer.precision=32-true", "trainer=cpu", "family=gan", "epochs=1"),
         *("seed=1", "hydra.run.dir=runs/quick_seed1"),
     ]
     result = read(reproduce.DOCS / "reproduction/quick_seed1.json")
     del result["date"]
     assert result == {
-        "command": f"python -m ganmnist.train {' '.join(training.words[1][:-1])}",
+        "command": f"python -m ganmnist.train {' '.join(training.overrides[1][:-1])}",
         **{"row": "quick", "variant": "seed=1", "settings": "family=gan epochs=1"},
         **{"commit": COMMIT, "cpus": ["A", "B"], "threads": 1, "cores": 2, "torch": "2.14.1"},
         **{"minutes": 2.0, "final": {"fid": 2.0, "l1": None}, "final_ema": {"fid": 1.0}},
     }
     assert call("quick") == 0
-    assert len(training.words) == 3
+    assert len(training.overrides) == 3
 
 
 def test_table_has_every_value(
@@ -167,8 +171,8 @@ def test_table_has_every_value(
     assert call() == 0  # rebuilds the table
     table = (reproduce.DOCS / "reproduction.md").read_text()
     quick = next(line for line in table.splitlines() if line.startswith("| `quick`"))
-    assert "last weights: `fid` 2 +- 1 (1, 2, 3)" in quick
-    assert "averaged weights: `fid` 1 +- 0.5 (0.5, 1, 1.5)" in quick
+    assert "trained weights: `fid` 2 +- 1 (1, 2, 3)" in quick
+    assert "EMA weights: `fid` 1 +- 0.5 (0.5, 1, 1.5)" in quick
     assert "1.0 ([0000.00001](https://arxiv.org/abs/0000.00001))" in quick
     assert "| 3 of 3 | 2 | `ccccccc` | `family=gan epochs=1` |" in quick
     slow = next(line for line in table.splitlines() if line.startswith("| `slow`"))
@@ -232,7 +236,7 @@ def test_interrupted_run_is_resumed(
     training.killed = set()
     assert call("quick") == 0
     assert training.runs[2:] == ["quick_seed1+", "quick_seed2"]
-    assert training.words[2] == ["resume=runs/quick_seed1"]
+    assert training.overrides[2] == ["resume=runs/quick_seed1"]
 
 
 @pytest.mark.parametrize("change", ["commit", "settings", "checkpoint", "notes"])

@@ -63,7 +63,7 @@ def test_recipes_have_a_row_per_seed_and_a_mean(results: ModuleType) -> None:
     page = results.render(runs)
     assert line(page, "paper_dcgan | 1")[:4] == ["paper_dcgan", "1", "20", "5.000"]
     assert "`python -m ganmnist.train seed=2`" in page
-    assert "over 3 seeds: as trained 5.00 +- 1.00" in page
+    assert "over 3 seeds: trained weights 5.00 +- 1.00" in page
     assert "Objectives on" not in page
     assert "Stacked" not in page
 

@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 
 class Evaluation(Callback):
-    """Measures the generator, with trained and with averaged weights (`..._ema`).
+    """Measures the generator, with trained and with EMA weights (`..._ema`).
 
     Validation logs `metrics/val_fid` and others. A new lowest `monitor` writes best.ckpt. At the
     end of training it measures the full table of the last and of the best weights, for
@@ -151,7 +151,7 @@ class Evaluation(Callback):
         for weights in weights_of(gan):
             features[weights] = self.generated_features(gan, weights)
             final[weights] = self.evaluator.measure(features[weights])
-            if weights == "raw":  # the family's own metrics have no averaged version
+            if weights == "raw":  # the family's own metrics use the trained weights alone
                 final[weights] |= self.evaluator.measure_extra(gan, trainer.datamodule)
             self.send_to_loggers(trainer, gan, named("final", final[weights], weights))
         for name in filter(final["raw"].__contains__, (key("fid"), key("modes"), key("jsd"))):
@@ -220,7 +220,7 @@ def named(prefix: str, metrics: Mapping[str, float], weights: str) -> dict[str, 
 
 
 def weights_of(gan: GAN) -> list[str]:
-    """The weights that exist: trained ("raw") and averaged ("ema")."""
+    """The weights that exist: trained ("raw") and EMA."""
     return ["raw"] if gan.ema is None else ["raw", "ema"]
 
 

@@ -1,6 +1,6 @@
 """The commands of the console script `ganmnist`.
 
-A command is one module with a function `main(words)`. `words` are the arguments that follow the
+A command is one module with a function `main(args)`. `args` are the arguments that follow the
 command's name; None stands for sys.argv[1:]. A new command needs its module and one line here.
 """
 

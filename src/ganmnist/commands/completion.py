@@ -30,8 +30,8 @@ Prints the tab completion for a shell. Add one of these lines to the shell's sta
 FLAGS = ("--cfg ", "--config-dir ", "--help ", "--hydra-help ", "--info ", "--multirun ")
 
 
-def main(words: Sequence[str] | None = None) -> None:
-    match [*(sys.argv[1:] if words is None else words)]:
+def main(args: Sequence[str] | None = None) -> None:
+    match [*(sys.argv[1:] if args is None else args)]:
         case [shell] if shell in SHELLS:
             print(Path(__file__).with_name(f"completion.{shell}").read_text(), end="")
         case ["-h" | "--help"]:

@@ -36,7 +36,7 @@ class UpperHalf:
         return y
 
 
-class Coarse:
+class Downsample:
     """Images (B, C, H, W) reduced to size x size pixels and enlarged again."""
 
     def __init__(self, size: int = 7) -> None:

@@ -51,7 +51,7 @@ class SupervisedLoss(LossTerm):
         self.batch_size = batch_size
         self.weight = weight
         self.decay = ema
-        self.d_step = 0
+        self.d_iteration = 0
         self.labeled: Batch | None = None  # x (n, C, H, W) and y (n,), set when training starts
 
     def setup(self, generator: nn.Module, discriminator: Discriminator) -> None:
@@ -64,10 +64,10 @@ class SupervisedLoss(LossTerm):
         self.ema.reset(discriminator)
 
     def before_d_step(self, progress: TrainingProgress) -> None:
-        self.d_step = progress.d_step
+        self.d_iteration = progress.d_iteration
 
     def after_d_step(self, discriminator: Discriminator) -> None:
-        self.ema.update(discriminator, self.d_step)
+        self.ema.update(discriminator, self.d_iteration)
 
     def d_loss(self, out: DiscriminatorOutputs) -> Tensor:
         assert self.labeled is not None

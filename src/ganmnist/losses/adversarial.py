@@ -19,7 +19,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -27,7 +26,6 @@ from torch import Tensor, nn
 
 from ganmnist.losses.outputs import DiscriminatorOutputs, LossTerm
 from ganmnist.networks.base import Discriminator
-from ganmnist.networks.stabilizers import Stabilizer
 from ganmnist.utils.mappings import EMPTY
 
 
@@ -394,23 +392,3 @@ class DiscriminatorOnly(ObjectiveWrapper):
 
     def g_loss(self, out: DiscriminatorOutputs) -> None:
         return None
-
-
-class LabelSmoothing(Stabilizer):
-    """One-sided label smoothing (Salimans et al., 2016, arXiv 1606.03498).
-
-    The target of real images in D's cross-entropy is 1 - `smoothing`.
-    """
-
-    def __init__(self, smoothing: float = 0.1) -> None:
-        self.smoothing = smoothing
-
-    def wrap_objective(self, objective: Any) -> Any:
-        inner = objective.objective if isinstance(objective, ObjectiveWrapper) else objective
-        if not isinstance(inner, BCE):
-            raise ValueError(
-                f"stabilizer=label_smoothing: {type(inner).__name__} is not a cross-entropy. Use "
-                "objective=bce, bce_logits or minimax"
-            )
-        inner.smooth(self.smoothing)
-        return objective

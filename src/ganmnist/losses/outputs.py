@@ -109,7 +109,7 @@ class LossTerm(nn.Module):
     needs_fake_grad = False  # d_loss needs a gradient with respect to fake.x or fake.z
     constrains_lipschitz = False  # at most one term of a GAN may set this
     discriminator_norm: str | None = None  # the value that model.discriminator.norm=auto takes
-    # d_loss may be evaluated on an updated copy of D and differentiated again (unrolled.py).
+    # d_loss may be evaluated on an updated copy of D and differentiated again (unrolled GANs).
     supports_unrolling = True
 
     def setup(self, generator: nn.Module, discriminator: Discriminator) -> None:

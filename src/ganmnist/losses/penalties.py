@@ -50,7 +50,7 @@ class Penalty(LossTerm):
 
     def before_d_step(self, progress: TrainingProgress) -> None:
         """Updates the weight, and whether the next discriminator step has the penalty."""
-        self.due = progress.d_step % self.interval == 0
+        self.due = progress.d_iteration % self.interval == 0
         self.strength = self.interval * at(self.weight, progress.fraction)
 
     def d_loss(self, out: DiscriminatorOutputs) -> Tensor | None:
@@ -232,7 +232,7 @@ class HistoricalAverage(LossTerm):
                 past.copy_(w.detach())
 
     def before_d_step(self, progress: TrainingProgress) -> None:
-        self.d_iteration = progress.d_step
+        self.d_iteration = progress.d_iteration
 
     def d_loss(self, out: DiscriminatorOutputs) -> Tensor:
         return self.distance("d")

@@ -1,4 +1,4 @@
-"""Images of a trained or averaged generator, for display and for metrics."""
+"""Images of a generator, with trained or EMA weights, for display and for metrics."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Sampler:
         generator = self.generator
         if ema:
             if self.ema is None:
-                raise UserError("weights=ema: this run has no averaged weights. Use weights=raw.")
+                raise UserError("weights=ema: this run has no EMA weights. Use weights=raw.")
             generator = self.ema.network
         with eval_no_grad(generator):
             images: Tensor = generator(z, y)

@@ -56,7 +56,7 @@ METRICS = {
         "squared distance of a test image to its reconstruction", "lower", best="0"
     ),
     "test_error": MetricInfo("classification error of D on test images", "lower", best="0"),
-    "test_error_ema": MetricInfo("the same with averaged weights of D", "lower", best="0"),
+    "test_error_ema": MetricInfo("the same with EMA weights of D", "lower", best="0"),
     "l1": MetricInfo("mean absolute error per pixel, from 0 to 1", "lower", real="l1_input"),
     "l1_input": MetricInfo("the same for the input of the generator"),
     "parzen": MetricInfo("Parzen log-likelihood of the test images, in nats", "higher"),
@@ -95,7 +95,7 @@ def find(metrics: Mapping[str, Any], name: str) -> Any:
 
 
 def find_info(key: str) -> MetricInfo:
-    """The information on a key, also with the suffix of averaged weights."""
+    """The information on a key, also with the suffix of EMA weights."""
     names = [*METRICS, *(f"{name}_ema" for name in METRICS)]
     name = next((name for name in names if is_metric(key, name)), "")
     return METRICS.get(name) or METRICS.get(name.removesuffix("_ema"), MetricInfo(""))

@@ -18,7 +18,7 @@ D_COLOR, G_COLOR, GRAY = "#c0392b", "#2471a3", "#62676d"
 COLORS = {
     **dict.fromkeys(("D", "D(x), real"), D_COLOR),
     **dict.fromkeys(("G", "D(G(z)), generated", "generated"), G_COLOR),
-    **{"as trained": "#8a6d1f", "EMA": "#1e8449", "test": "#a9afb6"},
+    **{"trained weights": "#8a6d1f", "EMA weights": "#1e8449", "test": "#a9afb6"},
 }
 POINTS = 300  # largest number of points of a curve in the report
 # Style of the report's charts. Text stays text; the salt makes the files reproducible.

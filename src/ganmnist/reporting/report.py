@@ -39,7 +39,7 @@ from ganmnist.utils.files import atomic_write
 
 FRAMES = 60  # largest number of images of the slider
 OPTIONS = ("epochs", "batch_size", "lr", "latent_dim", "ema", "seed")
-WEIGHTS = {"raw": "as trained", "ema": "EMA"}  # EMA: moving average of the weights
+WEIGHTS = {"raw": "trained weights", "ema": "EMA weights"}  # EMA: moving average of the weights
 
 
 def write(folder: Path) -> None:
@@ -203,7 +203,7 @@ class TableRow(NamedTuple):
 
 
 def metrics_table(metrics: dict[str, Any]) -> dict[str, Any]:
-    """The table: metrics down; last and best weights, trained and averaged, across."""
+    """The table: metrics down; last and best weights, trained and EMA, across."""
     final, best = (get(metrics, part, dict) for part in ("final", "best"))
     groups = {"last": final, "best": best}
     if "epoch" in final and final["epoch"] == best.get("epoch"):
@@ -251,10 +251,10 @@ def charts(curves: plots.Curves, floor: Any) -> dict[str, list[tuple[str, str]]]
     losses = {"D": "train/d/loss", "G": "train/g/loss"}
     outputs = {"D(x), real": "train/d/real_prob", "D(G(z)), generated": "train/d/fake_prob"}
     logits = {name: column.replace("prob", "logit") for name, column in outputs.items()}
-    fid = {"as trained": "val_fid", "EMA": "val_fid_ema"}
-    entropy = {"as trained": "val_class_entropy", "EMA": "val_class_entropy_ema"}
-    modes = {"as trained": "modes", "EMA": "modes_ema"}
-    quality = {"as trained": "high_quality", "EMA": "high_quality_ema"}
+    fid = {"trained weights": "val_fid", "EMA weights": "val_fid_ema"}
+    entropy = {"trained weights": "val_class_entropy", "EMA weights": "val_class_entropy_ema"}
+    modes = {"trained weights": "modes", "EMA weights": "modes_ema"}
+    quality = {"trained weights": "high_quality", "EMA weights": "high_quality_ema"}
     real = ("real images", floor) if is_number(floor) else None
     even = ("equally frequent classes", math.log(10))
     return {

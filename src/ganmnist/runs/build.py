@@ -12,7 +12,8 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from ganmnist.runs import processes, resume
-from ganmnist.runs.config import check_arguments, resolve_norm
+from ganmnist.runs.auto import resolve_norm
+from ganmnist.runs.checks import check_arguments
 from ganmnist.utils.errors import UserError
 
 if TYPE_CHECKING:

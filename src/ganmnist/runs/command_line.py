@@ -36,14 +36,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException, ValidationError
 
 from ganmnist.runs import resume, sweep
-from ganmnist.runs.config import (
-    OPTIONS,
-    check,
-    describe_options,
-    describe_type,
-    parse_list,
-    register_schema,
-)
+from ganmnist.runs.checks import check
 from ganmnist.runs.folders import (
     check_unlocked,
     conf_dir,
@@ -54,6 +47,13 @@ from ganmnist.runs.folders import (
 )
 from ganmnist.runs.processes import PARENT
 from ganmnist.runs.resume import RUN_FILES
+from ganmnist.runs.schema import (
+    OPTIONS,
+    describe_options,
+    describe_type,
+    parse_list,
+    register_schema,
+)
 from ganmnist.runs.unused import (
     check_used,
     children,
@@ -74,18 +74,18 @@ WRITE_ERRORS = {
 
 
 def run(
-    task: Callable[[DictConfig], Any], config_name: str, words: Sequence[str] | None = None
+    task: Callable[[DictConfig], Any], config_name: str, args: Sequence[str] | None = None
 ) -> None:
     """Runs `task` under Hydra, with overrides of conf/`config_name`.yaml.
 
     Args:
         task: the function that gets the configuration.
         config_name: the command's file in conf/, without its ending.
-        words: the arguments for Hydra. None: all of sys.argv[1:].
+        args: the arguments for Hydra. None: all of sys.argv[1:].
     """
-    words = sys.argv[1:] if words is None else words
-    n = len(sys.argv) - len(words)
-    is_own = n > 0 and sys.argv[n:] == [*words]  # not where a program calls this function
+    args = sys.argv[1:] if args is None else args
+    n = len(sys.argv) - len(args)
+    is_own = n > 0 and sys.argv[n:] == [*args]  # not where a program calls this function
     program = sys.argv[:n] if is_own else sys.argv[:1]  # with the command's name, if there is one
 
     @functools.wraps(task)
@@ -103,7 +103,7 @@ def run(
     setup()
     typed: list[Override] = []
     try:
-        overrides = resume.extend([parse_list(word, config_name) for word in words])
+        overrides = resume.extend([parse_list(word, config_name) for word in args])
         typed = parse(overrides)
     except UserError as error:
         fail(str(error))
@@ -133,13 +133,13 @@ def run(
         os.environ.pop(resume.RESUMED, None)  # of this run, not of what its program starts next
 
 
-def parse(words: Sequence[str]) -> list[Override]:
+def parse(args: Sequence[str]) -> list[Override]:
     """The overrides of a command line.
 
     Raises:
         UserError: a word is no override, or a sweep without -m.
     """
-    arguments = get_args_parser().parse_args([*words])
+    arguments = get_args_parser().parse_args([*args])
     try:
         overrides = OverridesParser.create().parse_overrides(arguments.overrides)
     except OverrideParseException as error:
@@ -301,9 +301,9 @@ def unknown(override: Override, config_name: str, typed: Sequence[Override]) -> 
 def compose_groups(config_name: str, typed: Sequence[Override]) -> Any:
     """The plain configuration, unresolved, with the typed choices of groups alone."""
     groups = [o for o in typed if (conf_dir() / o.key_or_group).is_dir()]
-    words = [str(o.input_line) for o in groups if not o.is_sweep_override()]
+    overrides = [str(o.input_line) for o in groups if not o.is_sweep_override()]
     if folder := get_args_parser().parse_args(sys.argv[1:]).config_dir:
-        words.append(f"hydra.searchpath=['file://{os.path.abspath(folder)}']")
+        overrides.append(f"hydra.searchpath=['file://{os.path.abspath(folder)}']")
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        return OmegaConf.to_container(compose(config_name, words), resolve=False)
+        return OmegaConf.to_container(compose(config_name, overrides), resolve=False)

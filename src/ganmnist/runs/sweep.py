@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.table import Table
 
 from ganmnist.reporting.console import console
-from ganmnist.runs.config import check
+from ganmnist.runs.checks import check
 from ganmnist.runs.unused import check_used
 from ganmnist.utils.errors import UserError
 from ganmnist.utils.files import atomic_write
@@ -27,12 +27,12 @@ def start(config: DictConfig) -> None:
     Raises:
         UserError: no job could run.
     """
-    overrides = OverridesParser.create().parse_overrides(list(config.hydra.overrides.task))
-    swept = [o.key_or_group for o in overrides if o.is_sweep_override()]
+    parsed = OverridesParser.create().parse_overrides(list(config.hydra.overrides.task))
+    swept = [override.key_or_group for override in parsed if override.is_sweep_override()]
     choices = config.hydra.runtime.choices
     # A job with another choice of a group may read other settings.
-    words = [] if any(key in choices for key in swept) else config.hydra.overrides.task
-    check_job(config, words, choices)
+    overrides = [] if any(key in choices for key in swept) else config.hydra.overrides.task
+    check_job(config, overrides, choices)
     if any(key.partition(".")[0] == "data" for key in swept):
         return
     if str(OmegaConf.select(config, "data._target_")) == "ganmnist.data.Auto":
@@ -41,18 +41,18 @@ def start(config: DictConfig) -> None:
         Auto(config.data.root, config.data.channels).resolve()
 
 
-def check_job(config: DictConfig, words: Iterable[str], choices: Mapping[str, Any]) -> None:
+def check_job(config: DictConfig, overrides: Iterable[str], choices: Mapping[str, Any]) -> None:
     """Raises UserError for settings that are invalid, unread, or ask for several devices.
 
     With several devices, the processes on the other devices would start the sweep again.
 
     Args:
         config: the configuration of the job.
-        words: its overrides.
+        overrides: its overrides.
         choices: the choice of every group.
     """
     check(config)
-    check_used(config, words, choices)
+    check_used(config, overrides, choices)
     for name in ("gpus", "devices", "num_nodes"):
         value = config.trainer.get(name)
         if isinstance(value, int) and value > 1:

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 class TrainingProgress(NamedTuple):
     """Progress of a training, passed to `before_d_step`."""
 
-    d_step: int = 0  # number of the discriminator step, from 1
+    d_iteration: int = 0  # number of the discriminator step, from 1
     fraction: float = 0.0  # of the batches of the run, from 0 to 1
 
 

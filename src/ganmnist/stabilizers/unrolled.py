@@ -18,7 +18,7 @@ from torch.func import functional_call
 from ganmnist.losses.outputs import DiscriminatorOutputs
 from ganmnist.losses.terms import LossTerms
 from ganmnist.networks.base import Discriminator
-from ganmnist.networks.stabilizers import Stabilizer
+from ganmnist.stabilizers.base import Stabilizer
 from ganmnist.utils.batch import Batch
 from ganmnist.utils.schedules import check_number
 

@@ -14,21 +14,16 @@ from ganmnist.losses.outputs import DiscriminatorOutputs
 from ganmnist.networks import dcgan, mlp, r3gan
 from ganmnist.networks.base import NORMS, Discriminator
 from ganmnist.networks.initialization import init_from_data
-from ganmnist.networks.stabilizers import (
-    DiffAugment,
-    InstanceNoise,
+from ganmnist.stabilizers.base import Stabilizer
+from ganmnist.stabilizers.diffaugment import DiffAugment, cut_out, translate
+from ganmnist.stabilizers.instance_noise import InstanceNoise, NoisyDiscriminator
+from ganmnist.stabilizers.minibatch_discrimination import (
     MinibatchDiscrimination,
-    MinibatchDiscriminator,
-    MinibatchStd,
-    MinibatchStdDiscriminator,
-    NoisyDiscriminator,
-    PacGAN,
-    PackedDiscriminator,
-    SpectralNorm,
-    Stabilizer,
-    cut_out,
-    translate,
+    SimilarityDiscriminator,
 )
+from ganmnist.stabilizers.minibatch_std import MinibatchStd, MinibatchStdDiscriminator
+from ganmnist.stabilizers.pacgan import PacGAN, PackedDiscriminator
+from ganmnist.stabilizers.spectral_norm import SpectralNorm
 from ganmnist.utils.batch import Batch
 from ganmnist.utils.schedules import Linear, TrainingProgress
 
@@ -280,7 +275,7 @@ def test_group_size_must_divide_the_batch() -> None:
 
 
 def test_minibatch_discrimination_is_the_formula_of_the_paper() -> None:
-    wrapped = MinibatchDiscriminator(RecordingDiscriminator(), kernels=3, dims=2)
+    wrapped = SimilarityDiscriminator(RecordingDiscriminator(), kernels=3, dims=2)
     nn.init.normal_(wrapped.weight.weight)
     nn.init.normal_(wrapped.similarity.bias)
     batch = images(5)
@@ -298,12 +293,12 @@ def test_minibatch_discrimination_is_the_formula_of_the_paper() -> None:
 
 
 def test_similarity_of_equal_images_is_their_number() -> None:
-    similarity = MinibatchDiscriminator(RecordingDiscriminator(), kernels=3, dims=2).similarity
+    similarity = SimilarityDiscriminator(RecordingDiscriminator(), kernels=3, dims=2).similarity
     torch.testing.assert_close(similarity(torch.rand(1, 64).expand(5, 64)), torch.full((5, 3), 4.0))
 
 
 def test_initialization_sets_the_mean_similarity_to_zero() -> None:
-    wrapped = MinibatchDiscriminator(RecordingDiscriminator(), kernels=3, dims=2)
+    wrapped = SimilarityDiscriminator(RecordingDiscriminator(), kernels=3, dims=2)
     batch = images(16)
     init_from_data(wrapped, lambda: wrapped(batch))
     statistics = wrapped.similarity(wrapped.features(batch))
@@ -316,7 +311,7 @@ def test_minibatch_discrimination_does_not_change_the_first_logits(norm: str) ->
     for seed in range(16):
         torch.manual_seed(seed)
         inner = dcgan.Discriminator(norm=norm)
-        wrapped = MinibatchDiscriminator(inner)
+        wrapped = SimilarityDiscriminator(inner)
         real, fake = Batch(torch.rand(64, 1, 28, 28) * 2 - 1), Batch(torch.zeros(64, 1, 28, 28))
         init_from_data(wrapped, lambda w=wrapped, x=real: w(x))
         out = DiscriminatorOutputs(wrapped, real, fake)

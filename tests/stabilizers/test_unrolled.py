@@ -9,13 +9,13 @@ from helpers.data import images
 from helpers.gan import changed, fit, small_gan, snapshot, watch
 from torch import Tensor, nn
 
-from ganmnist.families.unrolled import Unrolled
 from ganmnist.losses.adversarial import Objective, Wasserstein
 from ganmnist.losses.outputs import DiscriminatorOutputs
 from ganmnist.losses.penalties import R1, FeatureMatching, HistoricalAverage
 from ganmnist.networks import dcgan
 from ganmnist.networks.base import Discriminator
-from ganmnist.networks.stabilizers import SpectralNorm
+from ganmnist.stabilizers.spectral_norm import SpectralNorm
+from ganmnist.stabilizers.unrolled import Unrolled
 from ganmnist.utils.batch import Batch
 from ganmnist.utils.schedules import Linear
 

@@ -1,0 +1,113 @@
+"""summary.json: the status, the settings and the results of a run."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig
+
+from ganmnist.runs.schema import OPTIONS
+from ganmnist.utils.errors import ForcedExit, UserError
+from ganmnist.utils.files import write_json
+
+if TYPE_CHECKING:
+    import lightning as L
+
+    from ganmnist.data import DataModule
+    from ganmnist.gan import GAN
+
+log = logging.getLogger(__name__)
+
+
+class RunSummary:
+    """Collects the entries of summary.json.
+
+    `entries["status"]` is failed, incomplete (files are missing), interrupted or finished.
+    """
+
+    def __init__(self, config: DictConfig) -> None:
+        self.metric = config.optimized_metric
+        self.start_time = time.perf_counter()
+        self.forced_exit = False  # Ctrl-C twice
+        self.entries: dict[str, Any] = {
+            "name": config.name,
+            "status": "failed",
+            "error": "",
+            "settings": {name: config[name] for name in OPTIONS["train"] if name != "name"},
+        }
+
+    def add(self, **entries: Any) -> None:
+        self.entries |= entries
+
+    @contextmanager
+    def record_outcome(self) -> Iterator[None]:
+        """Sets the status to finished, or to the kind of the exception, which propagates."""
+        try:
+            yield
+        except KeyboardInterrupt as error:
+            self.forced_exit = isinstance(error.__cause__, ForcedExit)
+            self.add(status="interrupted")
+            raise
+        except UserError as error:
+            self.add(error=str(error))
+            raise
+        except Exception as error:
+            self.add(error=f"{type(error).__name__}: {error}")
+            raise
+        self.add(status="finished")
+
+    def write(self, path: Path, **entries: Any) -> None:
+        seconds = round(time.perf_counter() - self.start_time, 1)
+        optimized = {"metric": self.metric, "value": self.value, "seconds": seconds}
+        write_json(path, self.entries | optimized | entries)
+
+    @property
+    def value(self) -> float | None:
+        """The scalar that `optimized_metric` names. None: there is no such scalar."""
+        scalars, data = self.entries.get("scalars", {}), self.entries.get("data", "")
+        return find_scalar(scalars, self.metric, data)
+
+    def warn_without_value(self) -> None:
+        """Warns if the run is finished and has no scalar of the optimized metric."""
+        if self.value is None and self.entries["status"] == "finished":
+            available = ", ".join(self.entries["scalars"]) or "none"
+            log.warning(
+                "optimized_metric=%s: this run has no such scalar. Use one of: %s.",
+                *(self.metric, available),
+            )
+
+
+def results(trainer: L.Trainer, gan: GAN, data: DataModule) -> dict[str, Any]:
+    """Entries of summary.json: metrics, last scalars, epochs, batches and images."""
+    from ganmnist.utils.hooks import Summary
+
+    images = gan.state.batches_seen * data.batch_size * trainer.world_size
+    scalars = {name: float(value) for name, value in trainer.callback_metrics.items()}
+    metrics: dict[str, Any] = {}
+    for callback in trainer.callbacks:  # type: ignore[attr-defined]
+        metrics |= callback.summary if isinstance(callback, Summary) else {}
+    for weights, values in metrics.get("final", {}).items():
+        if weights != "epoch":
+            suffix = "_ema" if weights == "ema" else ""
+            scalars |= {f"final/{name}{suffix}": value for name, value in values.items()}
+    return {
+        "metrics": metrics,
+        "epochs": trainer.current_epoch,
+        "batches_seen": gan.state.batches_seen,
+        "images_seen": images,
+        "scalars": scalars,
+    }
+
+
+def find_scalar(scalars: dict[str, float], metric: str, data: str) -> float | None:
+    """The scalar of this name, or the final or last value of the metric of this name."""
+    from ganmnist.metrics.evaluator import key_of
+
+    key = key_of(metric, data)
+    names = (metric, f"final/{key}", f"metrics/{key}")
+    return next((scalars[name] for name in names if name in scalars), None)
