@@ -44,9 +44,9 @@ from torchvision import datasets, transforms
 
 from ganmnist.callbacks import Evaluation
 from ganmnist.runs import command_line
-from ganmnist.runs.auto import resolve_norm
 from ganmnist.runs.build import build
 from ganmnist.runs.folders import conf_dir
+from ganmnist.runs.norm import resolve_norm
 from ganmnist.utils.batch import Batch
 
 # Settings, epochs of one repetition, and epochs between validations in a whole run.

@@ -23,7 +23,7 @@ from typing import Any
 
 import torch
 
-from ganmnist.runs.environment import cpu_model
+from ganmnist.runs.cpu import cpu_model
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 

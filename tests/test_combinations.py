@@ -15,6 +15,8 @@ from lightning import Trainer
 from ganmnist.data import DataModule
 from ganmnist.gan import GAN
 
+pytestmark = pytest.mark.no_cover  # compositions take twice as long with coverage
+
 # Objectives that batch norm in D excludes.
 EXCLUDED = [
     (model, objective)

@@ -19,7 +19,8 @@ from ganmnist.callbacks import LastCheckpoint
 from ganmnist.data import DataModule
 from ganmnist.gan import GAN
 from ganmnist.losses.adversarial import BCE, RelativisticPairing
-from ganmnist.losses.outputs import DiscriminatorOutputs, LossTerm, NetworkName
+from ganmnist.losses.base import LossTerm, NetworkName
+from ganmnist.losses.outputs import DiscriminatorOutputs
 from ganmnist.losses.penalties import HistoricalAverage
 from ganmnist.networks import mlp, noisy
 from ganmnist.networks.encoders import LatentDiscriminator
@@ -146,7 +147,9 @@ def test_generator_step_trains_all_networks_that_its_losses_use() -> None:
         gan = small_gan(LatentGAN, **networks, **settings)
         moved = watch(gan)
         fit(gan, batches=2)
-        assert all(value.isfinite() for row in gan.history.values() for value in row.values())
+        assert all(
+            value.isfinite() for row in gan.pending_scalars.values() for value in row.values()
+        )
         assert moved["d"] == parameters(gan, "discriminator")
         return moved["g"], gan
 
@@ -275,7 +278,7 @@ def test_batches_seen_counts_batches() -> None:
     trainer = fit(gan, batches=3, epochs=2)
     assert gan.state.batches_seen == 6
     assert trainer.global_step == 12  # Lightning counts the steps of both optimizers
-    assert list(gan.history) == [4, 5, 6]  # of the last epoch
+    assert list(gan.pending_scalars) == [4, 5, 6]  # of the last epoch
 
 
 def test_checkpoint_has_batches_seen(tmp_path: Path) -> None:
@@ -294,7 +297,7 @@ def test_resume_after_an_epoch_is_bit_identical(tmp_path: Path) -> None:
     fit(first, batches=3, epochs=1, callbacks=[LastCheckpoint(tmp_path)])
     fit(second, batches=3, epochs=3, ckpt_path=tmp_path / "last.ckpt")
     assert second.state.batches_seen == 9
-    assert list(second.history) == [7, 8, 9]
+    assert list(second.pending_scalars) == [7, 8, 9]
     assert_same_bits(second, uninterrupted)
 
 
@@ -323,8 +326,8 @@ def test_chunks_of_batches_are_bit_identical(
     fit(four, batches=7, epochs=2, chunk=4, intervals=(5, 3), precision=precision)
     assert four.state.batches_seen == 14
     assert_same_bits(four, one)
-    assert four.history.keys() == one.history.keys()
-    for row, same in zip(four.history.values(), one.history.values(), strict=True):
+    assert four.pending_scalars.keys() == one.pending_scalars.keys()
+    for row, same in zip(four.pending_scalars.values(), one.pending_scalars.values(), strict=True):
         torch.testing.assert_close(row, same, rtol=0, atol=0)
 
 
@@ -558,7 +561,7 @@ def test_two_accumulated_half_batches_are_the_full_batch() -> None:
         train_without_callbacks(gan, DataModule(RandomImages(16), size))
         assert changed(before, snapshot(gan)) == parameters(gan, "")
         weights.append(snapshot(gan))
-        losses.append(list(gan.history.values()))
+        losses.append(list(gan.pending_scalars.values()))
     torch.testing.assert_close(weights[0], weights[1])
     torch.testing.assert_close(losses[0], losses[1])
 
@@ -572,10 +575,10 @@ def test_clip_bounds_the_gradient_norm() -> None:
         fit(gan, batches=1)
         pairs = zip(before, gan.discriminator.parameters(), strict=True)
         step = torch.stack([(a - b).square().sum() for a, b in pairs]).sum().sqrt()
-        norm = gan.history[1]["train/d/grad_norm"]
+        norm = gan.pending_scalars[1]["train/d/grad_norm"]
         torch.testing.assert_close(step.detach(), norm.clamp(max=clip), rtol=1e-3, atol=1e-6)
         assert norm > 1e-3
-        assert gan.history[1]["train/g/grad_norm"] > 0
+        assert gan.pending_scalars[1]["train/g/grad_norm"] > 0
 
 
 @pytest.mark.parametrize("name", ["d_steps", "g_steps", "accumulate"])
@@ -665,7 +668,7 @@ def test_history_has_losses_and_outputs() -> None:
     gan = small_gan()
     fit(gan, batches=2)
     d = {f"train/d/{name}" for name in ("loss", "real", "fake", "real_prob", "fake_prob")}
-    for row in gan.history.values():
+    for row in gan.pending_scalars.values():
         assert row.keys() == d | {"train/g/loss", "train/g/fake_prob"}
         assert not any(value.requires_grad for value in row.values())
         torch.testing.assert_close(

@@ -23,10 +23,11 @@ from tensorboard.plugins.hparams import plugin_data_pb2
 
 from ganmnist.data import Digits
 from ganmnist.gan import GAN
-from ganmnist.losses.outputs import DiscriminatorOutputs, NetworkName
+from ganmnist.losses.base import NetworkName
+from ganmnist.losses.outputs import DiscriminatorOutputs
 from ganmnist.metrics import PRDC
 from ganmnist.runs.build import build
-from ganmnist.runs.environment import cpu_model
+from ganmnist.runs.cpu import cpu_model
 from ganmnist.runs.folders import lock_dir
 from ganmnist.runs.summary import find_scalar
 from ganmnist.train import train

@@ -12,7 +12,9 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from ganmnist.runs import command_line
-from ganmnist.runs.checks import check_arguments, check_ranges, require_one
+from ganmnist.runs.arguments import check_arguments
+from ganmnist.runs.build import as_user_errors
+from ganmnist.runs.checks import check_ranges, require_one
 from ganmnist.runs.hardware import find_device
 from ganmnist.utils.errors import UserError
 from ganmnist.utils.files import check_writable, write_json
@@ -46,7 +48,7 @@ def evaluate(config: DictConfig) -> dict[str, float]:
 
     from ganmnist.reporting.console import console
 
-    with command_line.as_user_errors():
+    with as_user_errors():
         subject = from_file(config) if config.images else from_checkpoint(config, source)
     evaluator, data, images, labels, origin, gan = subject
     evaluator.prepare(data, find_device(config.device))

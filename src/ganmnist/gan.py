@@ -3,7 +3,7 @@
     for each batch x:
         sample latents z
         min_D  L_D(D(x), D(G(z)))                  discriminator step
-        every `d_steps` batches, `g_steps` times:
+        every `d_steps` iterations, `g_steps` times:
             min_G  L_G(D(x), D(G(z)))              generator step, D frozen
 
 L_D and L_G are sums of `LossTerm`s (losses/). This file depends on no particular loss, architecture
@@ -23,9 +23,10 @@ from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 
 from ganmnist.losses.adversarial import Objective
-from ganmnist.losses.outputs import DiscriminatorOutputs, LossTerm, NetworkName, mean_scalars
+from ganmnist.losses.base import LossTerm, NetworkName
+from ganmnist.losses.outputs import DiscriminatorOutputs, mean_scalars
 from ganmnist.losses.terms import LossTerms
-from ganmnist.networks.base import Discriminator, MakeDiscriminator
+from ganmnist.networks.base import Discriminator, DiscriminatorFactory
 from ganmnist.networks.initialization import first_batches, init_from_data, init_from_images
 from ganmnist.networks.latents import Labels, LatentPrior
 from ganmnist.networks.sampler import Sampler
@@ -37,12 +38,11 @@ from ganmnist.utils.mappings import EMPTY
 from ganmnist.utils.modules import frozen
 from ganmnist.utils.resumable import ResumableModule
 from ganmnist.utils.rng import seed_device
-from ganmnist.utils.schedules import TrainingProgress
+from ganmnist.utils.schedules import OptimizerSchedule, TrainingProgress, apply_schedules
 from ganmnist.utils.training_options import TrainingOptions
 
-MakeGenerator = Callable[..., nn.Module]  # called with latent_dim=Z and channels=C
-MakeOptimizer = Callable[[Iterable[nn.Parameter]], Optimizer]
-OptimizerSchedule = Callable[[dict[str, Any], float], None]  # of a parameter group and a fraction
+GeneratorFactory = Callable[..., nn.Module]  # called with latent_dim=Z and channels=C
+OptimizerFactory = Callable[[Iterable[nn.Parameter]], Optimizer]
 
 
 class GAN(ResumableModule):
@@ -57,9 +57,10 @@ class GAN(ResumableModule):
         optimizers: `d` and `g` build an optimizer from parameters.
         channels: C of the images.
         penalties, auxiliary: further loss terms by name.
-        stabilizers: changes of D or of the objective by name, applied in this order.
+        stabilizers: changes of D, of the objective or of the generator step by name, applied in
+            this order.
         schedules: change the settings of both optimizers during the run.
-        labels: labels of generated images; None: unconditional.
+        labels: labels of samples for images and metrics; None: G takes no labels.
         options: options of the training step.
 
     Raises:
@@ -68,11 +69,11 @@ class GAN(ResumableModule):
 
     def __init__(
         self,
-        generator: MakeGenerator,
-        discriminator: MakeDiscriminator,
+        generator: GeneratorFactory,
+        discriminator: DiscriminatorFactory,
         latent: LatentPrior,
         objective: Objective,
-        optimizers: Mapping[str, MakeOptimizer],
+        optimizers: Mapping[str, OptimizerFactory],
         channels: int = 1,
         penalties: Mapping[str, LossTerm] = EMPTY,
         auxiliary: Mapping[str, LossTerm] = EMPTY,
@@ -104,8 +105,9 @@ class GAN(ResumableModule):
         self.step_runner: StepRunner | None = None  # replaces `run_step`
         self.stop_requested = False  # ends a chunk of batches early
 
-    def build_discriminator(self, make: MakeDiscriminator, channels: int) -> Discriminator:
-        return make(channels=channels)
+    def build_discriminator(self, factory: DiscriminatorFactory, channels: int) -> Discriminator:
+        """Builds D. `channels` are those of its input."""
+        return factory(channels=channels)
 
     # Inputs of the discriminator. Families override these.
 
@@ -196,7 +198,7 @@ class GAN(ResumableModule):
     # Parts of the training step.
 
     def collect(self, batch: Batch) -> list[Batch]:
-        """Counts a batch and seeds its step. Returns `accumulate` batches, or none yet."""
+        """Counts and seeds a batch. Returns `accumulate` batches, or none yet."""
         batches = self.state.collect(batch, self.options.accumulate)
         key = (self.options.seed, self.global_rank, self.state.batches_seen)
         seed_device(self.device, "step", *key)
@@ -207,15 +209,8 @@ class GAN(ResumableModule):
         fraction = self.state.batches_seen / max(self.batches_of_run, 1)
         for module in self.scheduled_modules:
             module.before_d_step(TrainingProgress(self.d_iteration, fraction))
-        self.apply_schedules((self.optimizer_of("d"), self.optimizer_of("g")), fraction)
-
-    def apply_schedules(
-        self, optimizers: Iterable[Optimizer | LightningOptimizer], fraction: float
-    ) -> None:
-        for schedule in self.schedules:
-            for optimizer in optimizers:
-                for group in optimizer.param_groups:
-                    schedule(group, fraction)
+        optimizers = (self.optimizer_of("d"), self.optimizer_of("g"))
+        apply_schedules(self.schedules, optimizers, fraction)
 
     def sample_fake(self, batch: Batch, grad: bool = True) -> FakeSample:
         """Samples latents, and generates the fake inputs of D for a real batch."""
@@ -271,7 +266,7 @@ class GAN(ResumableModule):
     def configure_optimizers(self) -> list[Optimizer]:
         parameters = self.parameters_of.items()
         optimizers = [self.optimizer_factories[network](ps) for network, ps in parameters]
-        self.apply_schedules(optimizers, 0.0)  # refuses a schedule that does not fit the optimizer
+        apply_schedules(self.schedules, optimizers, 0.0)  # refuses unfit ones
         return optimizers
 
     # Images and metrics.
@@ -303,10 +298,10 @@ class GAN(ResumableModule):
     # Start of a training.
 
     def on_fit_start(self) -> None:
-        data = vars(self.trainer).get("datamodule")
+        super().on_fit_start()
+        data: Any = self.trainer.datamodule  # type: ignore[attr-defined]
         if self.state.batches_seen == 0 and data is not None:
             self.initialize(partial(data.fixed_batch, "train", device=self.device), data.batch_size)
-        self.resume_position()
 
     def initialize(self, real_images: Callable[[int], Batch], batch_size: int) -> None:
         """Data-dependent initialization of a new training (networks/initialization.py).

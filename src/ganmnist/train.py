@@ -18,8 +18,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig
 
 from ganmnist.runs import command_line, processes, resume, sweep
-from ganmnist.runs.build import build
-from ganmnist.runs.checks import check
+from ganmnist.runs.build import as_user_errors, build
+from ganmnist.runs.checks import check_training
 from ganmnist.runs.folders import lock_dir, require_no_run
 from ganmnist.runs.summary import RunSummary, results
 from ganmnist.utils.errors import UserError, is_out_of_memory
@@ -27,7 +27,6 @@ from ganmnist.utils.files import WriteErrors, record_write_error, tolerate_write
 
 if TYPE_CHECKING:
     import lightning as L
-    import torch
 
     from ganmnist.data import DataModule
     from ganmnist.gan import GAN
@@ -57,15 +56,15 @@ def job(config: DictConfig) -> float:
     return math.nan
 
 
-def train(config: DictConfig, validate: Callable[[DictConfig], None] = check) -> float:
+def train(config: DictConfig, validate: Callable[[DictConfig], None] = check_training) -> float:
     """Trains with a configuration and returns the scalar that `optimized_metric` names.
 
-    All files of the run are written also after an interruption or a failure. summary.json has the
-    status.
+    summary.json, with the status, is written after an interruption or a failure, too; the report
+    also, unless Ctrl-C came twice.
 
     Args:
         config: the configuration of conf/train.yaml.
-        validate: checks it, and raises UserError.
+        validate: checks it, and raises UserError, which summary.json then contains.
 
     Raises:
         UserError: a setting is invalid, or a file could not be written.
@@ -78,12 +77,12 @@ def train(config: DictConfig, validate: Callable[[DictConfig], None] = check) ->
     ):
         if not config.resume and processes.is_rank_zero():
             require_no_run(folder, *resume.RUN_FILES)
-        value = train_in(folder, config, validate, write_errors)
-    check_written(write_errors, folder)
+        value = train_locked(folder, config, validate, write_errors)
+    check_written(write_errors, folder)  # the summary and the report, too
     return value
 
 
-def train_in(
+def train_locked(
     folder: Path,
     config: DictConfig,
     validate: Callable[[DictConfig], None],
@@ -91,26 +90,28 @@ def train_in(
 ) -> float:
     """`train` after the folder is locked. `write_errors` collects the files that are missing."""
     summary = RunSummary(config)
-    started = not config.resume  # a refused resume leaves summary.json unchanged
+    may_write = not config.resume  # a refused resume leaves summary.json unchanged
     had_overrides = (folder / resume.STARTED).exists()
 
-    def on_train_start(data: DataModule, device: torch.device) -> None:
-        nonlocal started
-        started = True
+    def on_train_start(trainer: L.Trainer, data: DataModule) -> None:
+        nonlocal may_write
+        may_write = True
         if processes.is_rank_zero():
-            write_environment(folder, config, data, device)
+            write_environment(folder, config, trainer, data)
+            if config.resume:
+                resume.save_overrides(folder, HydraConfig.get().overrides.task)
 
     def write_summary(**entries: Any) -> None:
-        if processes.is_rank_zero() and started:
+        if processes.is_rank_zero() and may_write:
             summary.write(folder / "summary.json", **entries)
 
     try:
         with summary.record_outcome():
             validate(config)
-            with command_line.as_user_errors():
+            with as_user_errors():
                 trainer, gan, data = build(config)
             summary.add(data=data.dataset.name)
-            call_last(trainer, lambda device: on_train_start(data, device))
+            append_on_train_start(trainer, lambda: on_train_start(trainer, data))
             checkpoint = Path(config.resume) / resume.LAST if config.resume else None
             try:
                 with processes.exit_together(
@@ -119,46 +120,43 @@ def train_in(
                     fit(trainer, gan, data, checkpoint)
             finally:
                 summary.add(**results(trainer, gan, data))
-            summary.add(status="incomplete")
+            summary.add(status="incomplete")  # if `check_written` refuses
             if had_overrides and processes.is_rank_zero():
-                restore_overrides(folder)
+                save_lost_overrides(folder)
             summary.add(missing={str(path): why for path, why in write_errors.items()})
             check_written(write_errors, folder)
     finally:
         if config.metrics.get("table", True):  # not with metrics=none
             summary.warn_without_value()
         write_summary()
-        if processes.is_rank_zero() and started and config.callbacks and not summary.forced_exit:
+        if processes.is_rank_zero() and may_write and config.callbacks and not summary.forced_exit:
             write_report(folder)
     return math.nan if summary.value is None else summary.value
 
 
-def call_last(trainer: L.Trainer, function: Callable[[torch.device], None]) -> None:
+def append_on_train_start(trainer: L.Trainer, function: Callable[[], None]) -> None:
     """Calls a function at the start of the training, after all callbacks, which may refuse it."""
     from lightning.pytorch.callbacks import LambdaCallback
 
-    def on_train_start(trainer: L.Trainer, gan: L.LightningModule) -> None:
-        function(trainer.strategy.root_device)
-
-    last_callback = LambdaCallback(on_train_start=on_train_start)
+    last_callback = LambdaCallback(on_train_start=lambda trainer, gan: function())
     trainer.callbacks.append(last_callback)  # type: ignore[attr-defined]
 
 
 def write_environment(
-    folder: Path, config: DictConfig, data: DataModule, device: torch.device
+    folder: Path, config: DictConfig, trainer: L.Trainer, data: DataModule
 ) -> None:
-    """Writes env.json and, for a resumed run, its overrides."""
+    """Writes env.json."""
     from ganmnist.runs.environment import describe
 
     file = folder / "env.json"
     earlier = file if config.resume else None
-    write_json(file, describe(device, data.dataset.name, data.dataset.checksum, earlier))
-    if config.resume:
-        resume.save_overrides(folder, HydraConfig.get().overrides.task)
+    device, dataset = trainer.strategy.root_device, data.dataset
+    content = describe(device, trainer.precision, dataset.name, dataset.checksum, earlier)
+    write_json(file, content)
 
 
-def restore_overrides(folder: Path) -> None:
-    """Writes the overrides of a run again if they were deleted during the run."""
+def save_lost_overrides(folder: Path) -> None:
+    """Saves the overrides for a resume if their file was deleted during the run."""
     file = folder / resume.STARTED
     if not file.exists():
         record_write_error(file, "it was deleted during the run")

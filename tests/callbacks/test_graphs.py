@@ -64,7 +64,7 @@ class KeepScalars(Callback):
 
     def on_train_batch_end(self, trainer: L.Trainer, gan: GAN, *args: Any) -> None:
         self.captured = len(gan.step_runner.captured) if gan.step_runner else 0
-        scalars = gan.history.pop(gan.state.batches_seen, {})
+        scalars = gan.pending_scalars.pop(gan.state.batches_seen, {})
         self.rows.append({name: value.item() for name, value in scalars.items()})
 
 

@@ -134,15 +134,15 @@ ROWS = 20  # a patience that keeps the tests short
 class Constant(dcgan.Discriminator):
     """A discriminator whose logits are 0 and have no gradient."""
 
-    def score(self, features: Tensor, batch: Batch) -> Tensor:
-        return 0 * super().score(features, batch)
+    def logits(self, features: Tensor, batch: Batch) -> Tensor:
+        return 0 * super().logits(features, batch)
 
 
 class Certain(dcgan.Discriminator):
     """A discriminator that is always right: its logits are far above or far below 0."""
 
-    def score(self, features: Tensor, batch: Batch) -> Tensor:
-        return super().score(features, batch) + (50.0 if batch.z is None else -50.0)
+    def logits(self, features: Tensor, batch: Batch) -> Tensor:
+        return super().logits(features, batch) + (50.0 if batch.z is None else -50.0)
 
 
 class QuietScalars(Scalars):
@@ -222,7 +222,7 @@ def test_zero_gradient_is_reported_where_the_loss_varies(
     gan = gan_with("lsgan", Constant)
     bias = torch.nn.Parameter(torch.tensor(3.0))
     gan.discriminator.bias = bias
-    gan.discriminator.score = lambda features, batch: 0 * features.sum(1) + bias
+    gan.discriminator.logits = lambda features, batch: 0 * features.sum(1) + bias
     assert stuck(caplog, gan) == [("G", 3 * ROWS)]
 
 

@@ -13,7 +13,7 @@ import pytest
 from ganmnist.commands import COMMANDS, completion
 from ganmnist.commands.completion import candidates
 from ganmnist.runs.folders import conf_dir
-from ganmnist.runs.schema import OPTIONS
+from ganmnist.runs.schema import SETTINGS
 
 GROUPS = ("model", "objective", "family", "data", "experiment", "trainer", "stabilizer")
 
@@ -42,10 +42,10 @@ def test_choices_begin_with_the_typed_text() -> None:
     assert offered("ganmnist train +objective=wgan_") == {"+objective=wgan_gp"}
 
 
-@pytest.mark.parametrize("command", list(OPTIONS))
+@pytest.mark.parametrize("command", list(SETTINGS))
 def test_all_settings_of_a_command_are_offered(command: str) -> None:
     names = {word.rstrip("=.") for word in offered(f"ganmnist {command} ")}
-    assert names >= OPTIONS[command].keys()
+    assert names >= SETTINGS[command].keys()
 
 
 def test_groups_are_offered_as_settings() -> None:

@@ -18,7 +18,8 @@ from torch import Tensor
 from ganmnist.data import DataModule
 from ganmnist.families.aae import Reconstruction
 from ganmnist.gan import GAN
-from ganmnist.losses.outputs import DiscriminatorOutputs, LossTerm
+from ganmnist.losses.base import LossTerm
+from ganmnist.losses.outputs import DiscriminatorOutputs
 from ganmnist.networks import encoders
 from ganmnist.networks.latents import Normal
 from ganmnist.train import train

@@ -26,7 +26,8 @@ from ganmnist.losses.adversarial import (
     SquaredHellinger,
     Wasserstein,
 )
-from ganmnist.losses.outputs import DiscriminatorOutputs, LossTerm
+from ganmnist.losses.base import LossTerm
+from ganmnist.losses.outputs import DiscriminatorOutputs
 from ganmnist.losses.penalties import R1, R2, Dragan, GradientPenalty
 from ganmnist.networks import noisy
 from ganmnist.stabilizers.label_smoothing import LabelSmoothing

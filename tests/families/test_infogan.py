@@ -10,7 +10,7 @@ from helpers.gan import changed, fit, small_gan, snapshot, watch
 from helpers.networks import d_8x8, trained_names
 from torch import nn
 
-from ganmnist.families.infogan import CodeLoss, InfoGAN, StructuredLatent
+from ganmnist.families.infogan import InfoGAN, MutualInformationLoss, StructuredLatent
 from ganmnist.losses.outputs import DiscriminatorOutputs
 from ganmnist.utils.batch import Batch
 
@@ -19,8 +19,8 @@ close = torch.testing.assert_close
 
 def infogan() -> InfoGAN:
     """Two categories, one continuous code and one noise variable."""
-    term = CodeLoss(StructuredLatent(4, 2, 1), hidden=5)
-    return small_gan(InfoGAN, latent=term.prior, auxiliary={"information": term})
+    term = MutualInformationLoss(StructuredLatent(4, 2, 1), hidden=5)
+    return small_gan(InfoGAN, latent=term.latent, auxiliary={"information": term})
 
 
 def test_latents_are_a_category_continuous_codes_and_noise() -> None:
@@ -52,13 +52,15 @@ def test_settings_out_of_range_are_refused(arguments: tuple[int, ...], setting: 
 
 def test_a_constant_q_has_the_entropy_of_the_code_as_loss() -> None:
     """ln 3 for the category, and E|c|^2 / 2 for two continuous codes c."""
-    term = CodeLoss(StructuredLatent(8, 3, 2), weight=2.0, continuous_weight=0.1, hidden=5)
+    term = MutualInformationLoss(
+        StructuredLatent(8, 3, 2), weight=2.0, continuous_weight=0.1, hidden=5
+    )
     term.setup(nn.Identity(), d_8x8())
     nn.init.zeros_(term.q[-1].weight)
     nn.init.zeros_(term.q[-1].bias)
-    z = term.prior(8)
+    z = term.latent(8)
     out = DiscriminatorOutputs(d_8x8(), images(), images()._replace(z=z))
-    continuous = term.prior.split(z)[1].square().sum(1).mean().item() / 2
+    continuous = term.latent.split(z)[1].square().sum(1).mean().item() / 2
     expected = 2 * (math.log(3) + 0.1 * continuous)
     close(term.d_loss(out).item(), expected)
     close(term.g_loss(out).item(), expected)

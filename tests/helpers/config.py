@@ -4,8 +4,8 @@ from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig
 
 from ganmnist.runs import command_line
-from ganmnist.runs.auto import resolve_norm
 from ganmnist.runs.folders import conf_dir
+from ganmnist.runs.norm import resolve_norm
 
 
 def configuration(*overrides: str) -> DictConfig:

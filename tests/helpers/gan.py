@@ -14,7 +14,8 @@ from ganmnist.callbacks.checkpoint import AtomicCheckpointIO
 from ganmnist.data import DataModule
 from ganmnist.gan import GAN
 from ganmnist.losses.adversarial import BCE
-from ganmnist.losses.outputs import DiscriminatorOutputs, NetworkName
+from ganmnist.losses.base import NetworkName
+from ganmnist.losses.outputs import DiscriminatorOutputs
 from ganmnist.networks import dcgan
 from ganmnist.networks.latents import Normal
 from ganmnist.utils.training_options import TrainingOptions

@@ -45,7 +45,7 @@ class IdentityDiscriminator(Discriminator):
     def features(self, batch: Batch) -> Tensor:
         return batch.x
 
-    def score(self, features: Tensor, batch: Batch) -> Tensor:
+    def logits(self, features: Tensor, batch: Batch) -> Tensor:
         return features
 
 
@@ -133,7 +133,7 @@ class LinearDiscriminator(Discriminator):
     def features(self, batch: Batch) -> Tensor:
         return batch.x
 
-    def score(self, features: Tensor, batch: Batch) -> Tensor:
+    def logits(self, features: Tensor, batch: Batch) -> Tensor:
         return self.last(features).flatten()
 
 

@@ -9,11 +9,12 @@ from helpers.data import images
 from torch import Tensor
 
 from ganmnist.losses.adversarial import BCE
-from ganmnist.losses.outputs import DiscriminatorOutputs, LossTerm, mean_scalars
+from ganmnist.losses.base import LossTerm
+from ganmnist.losses.outputs import DiscriminatorOutputs, mean_scalars
 from ganmnist.networks.base import Discriminator
 from ganmnist.utils.batch import Batch
 
-Calls = dict[tuple[Literal["features", "score"], Literal["real", "fake"]], int]
+Calls = dict[tuple[Literal["features", "logits"], Literal["real", "fake"]], int]
 
 
 class CountingDiscriminator(Discriminator):
@@ -27,8 +28,8 @@ class CountingDiscriminator(Discriminator):
         self.calls["features", id(batch)] += 1
         return batch.x.flatten(1)
 
-    def score(self, features: Tensor, batch: Batch) -> Tensor:
-        self.calls["score", id(batch)] += 1
+    def logits(self, features: Tensor, batch: Batch) -> Tensor:
+        self.calls["logits", id(batch)] += 1
         return features.mean(1)
 
 
@@ -52,11 +53,11 @@ def test_each_output_is_computed_once(out: DiscriminatorOutputs) -> None:
     for _ in range(2):
         assert out.fake_features is out.fake_features
         assert out.fake_logits is out.fake_logits
-    assert calls(out) == {("features", "fake"): 1, ("score", "fake"): 1}
+    assert calls(out) == {("features", "fake"): 1, ("logits", "fake"): 1}
     assert out.real_logits is out.real_logits
     assert out.real_features is out.real_features
     both = ("real", "fake")
-    assert calls(out) == {(method, name): 1 for method in ("features", "score") for name in both}
+    assert calls(out) == {(method, name): 1 for method in ("features", "logits") for name in both}
 
 
 def test_joint_forward_computes_the_same_in_one_pass(out: DiscriminatorOutputs) -> None:
@@ -64,7 +65,7 @@ def test_joint_forward_computes_the_same_in_one_pass(out: DiscriminatorOutputs) 
     for name in ("real_features", "fake_features", "real_logits", "fake_logits"):
         assert torch.equal(getattr(joint, name), getattr(out, name))
     methods = [method for method, _ in joint.discriminator.calls]
-    assert sorted(methods) == ["features", "score", "score"]
+    assert sorted(methods) == ["features", "logits", "logits"]
     assert joint.means(False).keys() == out.means(False).keys()
 
 
@@ -80,7 +81,7 @@ def test_non_saturating_generator_loss_does_not_run_d_on_real_images(
     out: DiscriminatorOutputs,
 ) -> None:
     BCE().g_loss(out)
-    assert calls(out) == {("features", "fake"): 1, ("score", "fake"): 1}
+    assert calls(out) == {("features", "fake"): 1, ("logits", "fake"): 1}
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ from helpers.gan import fit, small_gan, watch
 from torch import Tensor, nn
 
 from ganmnist.losses.adversarial import BCE, DiscriminatorOnly
-from ganmnist.losses.outputs import DiscriminatorOutputs, LossTerm
+from ganmnist.losses.base import LossTerm
+from ganmnist.losses.outputs import DiscriminatorOutputs
 from ganmnist.losses.penalties import (
     R1,
     R2,
@@ -40,14 +41,14 @@ class LinearDiscriminator(Discriminator):
     def features(self, batch: Batch) -> Tensor:
         return batch.x.flatten(1)
 
-    def score(self, features: Tensor, batch: Batch) -> Tensor:
+    def logits(self, features: Tensor, batch: Batch) -> Tensor:
         return self.w(features).flatten()
 
 
 class QuadraticDiscriminator(LinearDiscriminator):
     """|x|^2 / 2, whose gradient is x."""
 
-    def score(self, features: Tensor, batch: Batch) -> Tensor:
+    def logits(self, features: Tensor, batch: Batch) -> Tensor:
         return features.square().sum(1) / 2 + 0 * self.w(features).flatten()
 
 
@@ -127,7 +128,7 @@ class PairDiscriminator(Discriminator):
     def features(self, batch: Batch) -> Tensor:
         return torch.cat([batch.x.flatten(1), batch.latents], 1)
 
-    def score(self, features: Tensor, batch: Batch) -> Tensor:
+    def logits(self, features: Tensor, batch: Batch) -> Tensor:
         x, z = features.split([64, 4], 1)
         return x @ self.a + z.square().sum(1) / 2
 
@@ -189,7 +190,7 @@ def test_penalty_trains_d_only(name: str) -> None:
     weights = {name for name, _ in d.named_parameters() if not name.endswith("bias")}
     assert moved["d"] == {f"discriminator.{name}" for name in weights}
     assert all(p.isfinite().all() for p in d.parameters())
-    assert "train/d/it" in gan.history[1]
+    assert "train/d/it" in gan.pending_scalars[1]
 
 
 def test_gradient_penalty_has_finite_gradients_for_a_constant_discriminator() -> None:
@@ -230,9 +231,9 @@ def test_training_updates_lazy_and_scheduled_penalties() -> None:
     }
     gan = small_gan(discriminator=LinearDiscriminator(), penalties=terms)
     fit(gan, batches=6)
-    assert [n for n, row in gan.history.items() if "train/d/lazy" in row] == [3, 6]
-    assert gan.history[5]["train/d/annealed"] > 0
-    assert gan.history[6]["train/d/annealed"] == 0
+    assert [n for n, row in gan.pending_scalars.items() if "train/d/lazy" in row] == [3, 6]
+    assert gan.pending_scalars[5]["train/d/annealed"] > 0
+    assert gan.pending_scalars[6]["train/d/annealed"] == 0
 
 
 class LogitDrift(Penalty):
@@ -246,7 +247,7 @@ def test_penalty_without_an_input_gradient_supports_unrolling() -> None:
     penalties = {"drift": LogitDrift(1.0, interval=2)}
     gan = small_gan(penalties=penalties, stabilizers={"unrolled": Unrolled(1)})
     fit(gan, batches=2)
-    assert [n for n, row in gan.history.items() if "train/d/drift" in row] == [2]
+    assert [n for n, row in gan.pending_scalars.items() if "train/d/drift" in row] == [2]
 
 
 class GradientAtReal(LogitDrift):
@@ -289,7 +290,7 @@ def test_feature_matching_trains_g_without_an_adversarial_loss() -> None:
     generator = {f"generator.{name}" for name, _ in gan.generator.named_parameters()}
     assert generator <= moved["g"]
     assert not generator & moved["d"]
-    assert gan.history[1].keys() & {"train/g/real_prob", "train/g/fake_prob"} == set()
+    assert gan.pending_scalars[1].keys() & {"train/g/real_prob", "train/g/fake_prob"} == set()
 
 
 def test_historical_average_is_the_mean_of_all_past_weights() -> None:

@@ -7,7 +7,8 @@ from helpers.gan import small_gan
 from torch import Tensor
 
 from ganmnist.losses.adversarial import BCE, DiscriminatorOnly, Wasserstein
-from ganmnist.losses.outputs import DiscriminatorOutputs, LossTerm
+from ganmnist.losses.base import LossTerm
+from ganmnist.losses.outputs import DiscriminatorOutputs
 from ganmnist.losses.penalties import R1, GradientPenalty
 from ganmnist.losses.terms import LossTerms
 from ganmnist.utils.errors import UserError

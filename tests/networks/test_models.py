@@ -82,7 +82,11 @@ def describe(network: nn.Module) -> list[str]:
     """The layers as PyTorch prints them. Faster versions have the names of PyTorch's layers."""
     text = "\n".join(map(repr, layers(network))).replace(", inplace=True", "")
     text = text.replace("inplace=True", "")
-    return text.replace("FirstDeconv", "ConvTranspose2d").replace("FinalConv", "Conv2d").split("\n")
+    return (
+        text.replace("ConvTransposeFrom1x1", "ConvTranspose2d")
+        .replace("FinalConv", "Conv2d")
+        .split("\n")
+    )
 
 
 @every_model
@@ -159,7 +163,7 @@ def test_shapes_of_every_block(model: str) -> None:
     assert shapes == [*SHAPES[model][0], *SHAPES[model][1]]
     features = discriminator.features(batch)
     assert features.shape == (2, math.prod(SHAPES[model][1][-2]))
-    assert discriminator.score(features, batch).shape == (2,)
+    assert discriminator.logits(features, batch).shape == (2,)
     size = 64 if model == "dcgan64" else 28
     assert x.shape == (2, 1, size, size)
 

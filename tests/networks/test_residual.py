@@ -46,7 +46,7 @@ def test_shapes(model: str, channels: int) -> None:
     assert x.shape == (3, channels, 28, 28)
     features = discriminator.features(Batch(x))
     assert features.shape == (3, {"resnet": 128, "r3gan": 256}[model])
-    assert discriminator.score(features, Batch(x)).shape == (3,)
+    assert discriminator.logits(features, Batch(x)).shape == (3,)
 
 
 MAPS = {

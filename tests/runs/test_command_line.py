@@ -15,7 +15,9 @@ from helpers.networks import choices
 
 from ganmnist.data import MNIST, datasets
 from ganmnist.runs.folders import lock_dir
-from ganmnist.runs.schema import OPTIONS
+from ganmnist.runs.schema import SETTINGS
+
+pytestmark = pytest.mark.no_cover  # the code runs in other processes
 
 # A command line, and what the message contains: the setting and its value.
 MISTAKES = {
@@ -170,7 +172,7 @@ def test_help_fits_a_screen(results: dict[str, Result]) -> None:
         assert f"{group} {', '.join(choices(group))} " in " ".join(result.out.split())
     assert " _" not in result.out  # shared bases
     first = [line.split()[0] for line in lines if line.startswith("  ") and line.strip()]
-    assert [word for word in first if word in OPTIONS["train"]] == [*OPTIONS["train"]]
+    assert [word for word in first if word in SETTINGS["train"]] == [*SETTINGS["train"]]
     assert len([line for line in lines if line.startswith("  ganmnist train ")]) > 4
 
 

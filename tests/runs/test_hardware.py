@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from functools import wraps
+from pathlib import Path
 from typing import Any
 
 import lightning as L
@@ -19,6 +20,7 @@ from ganmnist.utils.errors import UserError
 def set_gpus(gpus: int, patch: pytest.MonkeyPatch) -> None:
     """Simulates a machine with this number of GPUs."""
     patch.setattr(hardware, "find_gpus", lambda: ("cuda", gpus))
+    patch.setattr(hardware, "count_gpu_files", lambda: gpus)
 
 
 @pytest.mark.parametrize(
@@ -45,6 +47,24 @@ def test_gpus_give_accelerator_devices_and_strategy(
     set_gpus(available, monkeypatch)
     chosen = choose_devices(gpus, "auto", processes, "auto")
     assert chosen == dict(zip(("accelerator", "devices", "strategy"), expected, strict=True))
+
+
+def test_files_of_the_drivers_limit_the_number_of_gpus(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "platform", "linux")
+    assert hardware.count_gpu_files(tmp_path) == 0
+    for name in ("nvidiactl", "nvidia-uvm", "nvidia0", "nvidia1", "nvidia12"):
+        (tmp_path / name).touch()
+    assert hardware.count_gpu_files(tmp_path) == 3
+    (tmp_path / "dri").mkdir()
+    for name in ("card0", *(f"renderD{n}" for n in range(128, 133))):
+        (tmp_path / "dri" / name).touch()
+    assert hardware.count_gpu_files(tmp_path) == 5
+    (tmp_path / "dxg").touch()
+    assert hardware.count_gpu_files(tmp_path) is None
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert hardware.count_gpu_files(tmp_path / "missing") is None
 
 
 def test_several_machines_use_ddp(monkeypatch: pytest.MonkeyPatch) -> None:

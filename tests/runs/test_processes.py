@@ -10,6 +10,8 @@ import pytest
 import torch
 from helpers.launch import BRIEFLY_MEASURED, command, launch
 
+pytestmark = pytest.mark.no_cover  # the code runs in other processes
+
 SPY = """
 import torch
 from lightning.pytorch.callbacks import Callback

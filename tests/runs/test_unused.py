@@ -5,8 +5,9 @@ from helpers.config import configuration
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+from ganmnist.runs.config_tree import follow, interpolations
 from ganmnist.runs.folders import conf_dir
-from ganmnist.runs.unused import check_used, follow, references
+from ganmnist.runs.unused import check_used
 from ganmnist.utils.errors import UserError
 
 
@@ -76,5 +77,5 @@ def test_paths_follow_references() -> None:
     tree = {"family": {"latent": "${latent}"}, "latent": {"dim": 3}}
     assert follow(tree, "family.latent.dim") == ("latent.dim", 3)
     assert follow(tree, "family.latent.width") == ("latent.width", None)
-    assert references("${times:4,${lr}}", "optimizer.d.lr") == ["lr"]
-    assert references("${..x}", "a.b.c") == ["a.x"]
+    assert interpolations("${times:4,${lr}}", "optimizer.d.lr") == ["lr"]
+    assert interpolations("${..x}", "a.b.c") == ["a.x"]

@@ -37,7 +37,7 @@ class RecordingDiscriminator(Discriminator):
         self.input = batch.x
         return batch.x.flatten(1)
 
-    def score(self, features: Tensor, batch: Batch) -> Tensor:
+    def logits(self, features: Tensor, batch: Batch) -> Tensor:
         return features.mean(1)
 
 
@@ -154,7 +154,7 @@ def test_minibatch_std_of_equal_features_has_a_finite_gradient_in_half_precision
     d = MinibatchStdDiscriminator(two_blocks()).half()
     features = torch.zeros(4, d.n_features, dtype=torch.half, requires_grad=True)
     with torch.autocast("cpu", torch.half):
-        (grad,) = torch.autograd.grad(d.score(features, images(4)).sum(), features)
+        (grad,) = torch.autograd.grad(d.logits(features, images(4)).sum(), features)
     assert grad.isfinite().all()
 
 

@@ -34,7 +34,7 @@ class LinearDiscriminator(Discriminator):
     def features(self, batch: Batch) -> Tensor:
         return batch.x.flatten(1)
 
-    def score(self, features: Tensor, batch: Batch) -> Tensor:
+    def logits(self, features: Tensor, batch: Batch) -> Tensor:
         return features @ self.w
 
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 from helpers.gan import fit, small_gan
 
-from ganmnist.losses.outputs import DiscriminatorOutputs, NetworkName
+from ganmnist.losses.base import NetworkName
+from ganmnist.losses.outputs import DiscriminatorOutputs
 from ganmnist.utils.schedules import (
     Beta2,
     Cosine,

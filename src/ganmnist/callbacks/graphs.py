@@ -132,7 +132,7 @@ class CapturedStep:
 
         def run() -> Tensor:
             gan.run_step(self.batches)
-            row = gan.history.pop(gan.state.batches_seen)
+            row = gan.pending_scalars.pop(gan.state.batches_seen)
             self.names = [*row]
             return torch.stack([value.float() for value in row.values()])
 
@@ -153,7 +153,7 @@ class CapturedStep:
                     value.copy_(new)
         values = self.run().clone()  # the next replay overwrites them
         row = dict(zip(self.names, values.unbind(), strict=True))
-        self.gan.history[self.gan.state.batches_seen] = row
+        self.gan.pending_scalars[self.gan.state.batches_seen] = row
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import Callback
 
 from ganmnist.gan import GAN
 from ganmnist.losses.adversarial import BCE, Minimax
-from ganmnist.losses.outputs import NetworkName
+from ganmnist.losses.base import NetworkName
 from ganmnist.utils.errors import UserError
 
 log = logging.getLogger(__name__)

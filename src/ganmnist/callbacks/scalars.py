@@ -22,9 +22,10 @@ import torch
 from lightning.pytorch.callbacks import Callback
 
 from ganmnist.gan import GAN
+from ganmnist.reporting.loggers import hparams_of
 from ganmnist.reporting.plots import plot_losses
 from ganmnist.utils.errors import ForcedExit
-from ganmnist.utils.hooks import FlushLogger, LogRows, LogSettings, OnScalars, TruncateAfter
+from ganmnist.utils.hooks import FlushLogger, LogFinalHparams, LogRows, OnScalars, TruncateAfter
 
 log = logging.getLogger(__name__)
 
@@ -120,25 +121,25 @@ class Scalars(Callback):
         final = {name.replace("epoch/", "final/"): v[-1] for name, v in self.per_epoch.items()}
         for logger in trainer.loggers:
             logger.log_metrics(final, step=gan.state.batches_seen)
-            if isinstance(logger, LogSettings):
-                row = {**settings(gan.hparams), "data": trainer.datamodule.dataset.name}
-                logger.log_settings(row, step=gan.state.batches_seen)
+            if isinstance(logger, LogFinalHparams):
+                row = {**hparams_of(gan.hparams), "data": trainer.datamodule.dataset.name}
+                logger.log_final_hparams(row, step=gan.state.batches_seen)
 
     def on_exception(self, trainer: L.Trainer, gan: GAN, exception: BaseException) -> None:
-        if gan.history:
+        if gan.pending_scalars:
             self.send_to_loggers(trainer, self.fetch(trainer, gan))
         if not isinstance(exception, ForcedExit):
             self.plot(trainer, gan)
 
     def fetch(self, trainer: L.Trainer, gan: GAN) -> dict[int, Row]:
         """Takes the scalars since the last fetch off the device: rows by batches seen."""
-        history = gan.history
+        history = gan.pending_scalars
         if not history:
             return {}
         flat = torch.stack([value.float() for row in history.values() for value in row.values()])
         values = iter(flat.tolist())
         rows = {step: {name: next(values) for name in row} for step, row in history.items()}
-        gan.history = {}
+        gan.pending_scalars = {}
 
         now = perf_counter()
         batches = gan.state.batches_seen - self.fetched_batch
@@ -199,14 +200,6 @@ class Scalars(Callback):
             title=f"{trainer.datamodule.dataset.name}, {gan.state.batches_seen:,} batches",
         )
         self.plotted_at = perf_counter()
-
-
-def settings(config: Mapping[str, Any]) -> dict[str, str | int | float]:
-    """The plain values of a configuration, and the targets of its main parts."""
-    plain = {name: v for name, v in config.items() if isinstance(v, str | int | float)}
-    parts = {"model": config["model"]["generator"], "objective": config["objective"]}
-    parts |= {"family": config["family"], "discriminator": config["family"]["discriminator"]}
-    return plain | {name: part["_target_"].split(".", 1)[1] for name, part in parts.items()}
 
 
 def means(rows: Iterable[Mapping[str, float]]) -> Row:

@@ -18,7 +18,8 @@ import torch
 from torch import Tensor
 
 from ganmnist.families.encoder_gan import EncoderGAN, squared_distance
-from ganmnist.losses.outputs import DiscriminatorOutputs, LossTerm
+from ganmnist.losses.base import LossTerm
+from ganmnist.losses.outputs import DiscriminatorOutputs
 from ganmnist.networks.base import Discriminator
 from ganmnist.utils.batch import Batch, Split, at_least_float32
 from ganmnist.utils.schedules import check_number

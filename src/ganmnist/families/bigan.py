@@ -33,8 +33,8 @@ class ReflectedDiscriminator(DiscriminatorWrapper):
         super().__init__(discriminator)
         self.decision_logit = decision_logit
 
-    def score(self, features: Tensor, batch: Batch) -> Tensor:
-        return 2 * self.decision_logit - super().score(features, batch)
+    def logits(self, features: Tensor, batch: Batch) -> Tensor:
+        return 2 * self.decision_logit - super().logits(features, batch)
 
 
 class BiGANObjective(ObjectiveWrapper):

@@ -1,12 +1,14 @@
 """InfoGAN (Chen et al., 2016, arXiv 1606.03657).
 
-The latent has a code and noise. The code has one of K categories and continuous codes c in [-1, 1].
-A head Q on D's features predicts the code from G(z). D and G both minimize
+The input z of G has a latent code c = (c_1, c_2, ...) and noise. c_1 is categorical with K values,
+the other codes are uniform in [-1, 1]. Q, a head on D's features, predicts the code of an image
+x = G(z). D and G both minimize
 
-    L = E[-log Q(category | G(z))] + w E |c - Q_mean(G(z))|^2 / 2
+    L = E[-log Q(c_1 | x)] + w sum_(j > 1) E (c_j - mean_j(x))^2 / 2
 
-For w = 1 and up to a constant, L is an upper bound of -I(code; G(z)). As in the authors' code for
-MNIST, Q's density of the continuous codes has variance 1, and L trains D's features too.
+mean_j is Q's prediction of c_j. For w = 1 and up to a constant, L is an upper bound of the negative
+mutual information -I(c; x). As in the authors' code for MNIST, Q's density of the continuous codes
+is Gaussian with variance 1, and L trains D's features too.
 """
 
 from __future__ import annotations
@@ -20,7 +22,8 @@ from torch import Tensor, nn
 
 from ganmnist.gan import GAN
 from ganmnist.losses.auxiliary import require_single_images
-from ganmnist.losses.outputs import DiscriminatorOutputs, LossTerm
+from ganmnist.losses.base import LossTerm
+from ganmnist.losses.outputs import DiscriminatorOutputs
 from ganmnist.networks.base import Discriminator
 from ganmnist.utils.batch import SPLITS, Batch, Split, concat_columns
 from ganmnist.utils.modules import batch_statistics
@@ -64,11 +67,11 @@ class StructuredLatent:
         return category.argmax(1), continuous
 
 
-class CodeLoss(LossTerm):
+class MutualInformationLoss(LossTerm):
     """The negative log-likelihood L of the code under Q, in nats.
 
     Args:
-        prior: samples the latents.
+        latent: samples the latents.
         weight: weight of L.
         continuous_weight: w.
         hidden: units of Q's hidden layer, which has batch norm.
@@ -77,7 +80,7 @@ class CodeLoss(LossTerm):
 
     def __init__(
         self,
-        prior: StructuredLatent,
+        latent: StructuredLatent,
         weight: float = 1.0,
         continuous_weight: float = 1.0,
         hidden: int = 128,
@@ -86,7 +89,7 @@ class CodeLoss(LossTerm):
         super().__init__()
         check_number("family.auxiliary.information.weight", weight)
         check_number("family.auxiliary.information.continuous_weight", continuous_weight)
-        self.prior = prior
+        self.latent = latent
         self.weight = weight
         self.continuous_weight = continuous_weight
         self.hidden = hidden
@@ -98,12 +101,12 @@ class CodeLoss(LossTerm):
             nn.Linear(discriminator.n_features, self.hidden),
             nn.BatchNorm1d(self.hidden),
             nn.LeakyReLU(self.slope),
-            nn.Linear(self.hidden, self.prior.n_categories + self.prior.n_continuous),
+            nn.Linear(self.hidden, self.latent.n_categories + self.latent.n_continuous),
         )
 
     def predict_code(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Logits (B, n_categories), and means (B, n_continuous) of the continuous codes."""
-        logits, means = self.q(features).float().tensor_split((self.prior.n_categories,), 1)
+        logits, means = self.q(features).float().tensor_split((self.latent.n_categories,), 1)
         return logits, means
 
     def d_loss(self, out: DiscriminatorOutputs) -> Tensor:
@@ -113,7 +116,7 @@ class CodeLoss(LossTerm):
         return self.nll(out)
 
     def nll(self, out: DiscriminatorOutputs) -> Tensor:
-        category, continuous = self.prior.split(out.fake.latents)
+        category, continuous = self.latent.split(out.fake.latents)
         logits, means = self.predict_code(out.fake_features)
         distance = (means - continuous).square().sum(1).mean() / 2
         return self.weight * (F.cross_entropy(logits, category) + self.continuous_weight * distance)
@@ -130,13 +133,13 @@ class InfoGAN(GAN):
 
         A continuous code rises from -2 to 2 along its rows.
         """
-        prior, rng = self.latent, generator_for("code images", self.options.seed)
-        k = prior.n_categories
-        z = prior(10, "cpu", rng)[:, None].repeat(1, k, 1)
+        latent, rng = self.latent, generator_for("code images", self.options.seed)
+        k = latent.n_categories
+        z = latent(10, "cpu", rng)[:, None].repeat(1, k, 1)
         z[..., :k] = torch.eye(k)
         grids = {"categories": z}
-        for i in range(k, k + prior.n_continuous):
-            z = prior(1, "cpu", rng).repeat(k, self.steps, 1)
+        for i in range(k, k + latent.n_continuous):
+            z = latent(1, "cpu", rng).repeat(k, self.steps, 1)
             z[..., :k] = torch.eye(k)[:, None]
             z[..., i] = torch.linspace(-2, 2, self.steps)
             grids[f"continuous_{i - k + 1}"] = z
@@ -165,6 +168,6 @@ class InfoGAN(GAN):
         As in the authors' code, batch norm uses the statistics of each batch. Its running
         statistics mix real and generated images.
         """
-        (q,) = (term for term in self.loss_terms.all if isinstance(term, CodeLoss))
+        (q,) = (term for term in self.loss_terms.all if isinstance(term, MutualInformationLoss))
         with batch_statistics(self):
             return q.predict_code(self.discriminator.features(real))[0].argmax(1)

@@ -19,7 +19,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ganmnist.gan import GAN
-from ganmnist.losses.outputs import DiscriminatorOutputs, LossTerm
+from ganmnist.losses.base import LossTerm
+from ganmnist.losses.outputs import DiscriminatorOutputs
 from ganmnist.networks.sampler import Sampler
 from ganmnist.utils.batch import Batch, Split, at_least_float32, concat_columns
 from ganmnist.utils.pixels import BLACK, to_bytes, to_signed_range

@@ -20,7 +20,8 @@ from torch import Tensor, nn
 
 from ganmnist.gan import GAN
 from ganmnist.losses.auxiliary import require_single_images
-from ganmnist.losses.outputs import DiscriminatorOutputs, LossTerm
+from ganmnist.losses.base import LossTerm
+from ganmnist.losses.outputs import DiscriminatorOutputs
 from ganmnist.networks.base import Discriminator
 from ganmnist.networks.classifier import ClassifierDiscriminator
 from ganmnist.utils.batch import Batch, Split, concat_columns

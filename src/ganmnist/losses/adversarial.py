@@ -1,18 +1,19 @@
 """Adversarial objectives. Each has a file in conf/objective/; several files share a class.
 
-D(x) is a logit. sigmoid(D(x)) is D's probability that x is real, if `probability` is True. With the
-logits r = D(x) of real and f = D(G(z)) of generated images, sigmoid s, sp(t) = softplus(t) =
--log s(-t), and relativistic losses of pairs or of averages, the networks minimize
+Let r = D(x) and f = D(G(z)) be the logits of real and fake images, s the sigmoid, and sp(t) =
+log(1 + e^t), so that sp(-t) = -log s(t). The networks minimize
 
-                    L_D                                L_G
-    minimax         E sp(-r) + E sp(f)                -E sp(f)
-    non-saturating  E sp(-r) + E sp(f)                 E sp(-f)
-    least squares   E (r - 1)^2 / 2 + E f^2 / 2        E (f - 1)^2 / 2
-    Wasserstein     E f - E r                         -E f
-    hinge           E relu(1 - r) + E relu(1 + f)     -E f
-    pairing         E sp(f - r)                        E sp(r - f)
-    average         E sp(Ef - r) + E sp(f - Er)        E sp(Er - f) + E sp(r - Ef)
-    f-divergence    -E a(r) + E phi*(a(f))            -E a(f)
+                           L_D                                L_G
+    minimax                E sp(-r) + E sp(f)                -E sp(f)
+    non-saturating (BCE)   E sp(-r) + E sp(f)                 E sp(-f)
+    least squares          E (r - 1)^2 / 2 + E f^2 / 2        E (f - 1)^2 / 2
+    Wasserstein            E f - E r                         -E f
+    hinge                  E relu(1 - r) + E relu(1 + f)     -E f
+    relativistic pairing   E sp(f - r)                        E sp(r - f)
+    relativistic average   E sp(Ef - r) + E sp(f - Er)        E sp(Er - f) + E sp(r - Ef)
+    f-GAN (see `FGAN`)    -E g(r) + E phi*(g(f))             -E g(f)
+
+s(D(x)) is D's probability that x is real if `probability` is True.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ganmnist.losses.outputs import DiscriminatorOutputs, LossTerm
+from ganmnist.losses.base import LossTerm
+from ganmnist.losses.outputs import DiscriminatorOutputs
 from ganmnist.networks.base import Discriminator
 from ganmnist.utils.mappings import EMPTY
 
@@ -38,9 +40,9 @@ class Objective(LossTerm):
     Attributes:
         equilibrium: (L_D, L_G) for a perfect generator and the optimal D; None: undetermined.
         probability: sigmoid(D(x)) is D's probability that x is real.
-        decision_logit: c, if reflecting the logits about it, D(x) -> 2c - D(x), swaps the roles of
-            real and fake. BiGAN's encoder loss needs it. None, the default: real and fake cannot be
-            swapped.
+        decision_logit: the c with v(1/u) = 2c - v(u), where v(u) is the optimal logit at the ratio
+            u of the densities of real and fake images. BiGAN's encoder loss needs it: the logits
+            2c - D(x) have the roles of real and fake swapped. None: there is no such c.
     """
 
     equilibrium: tuple[float | None, float | None] = (None, None)
@@ -136,8 +138,9 @@ class Minimax(BCE):
 class LeastSquares(Objective):
     """LSGAN (Mao et al., 2016, arXiv 1611.04076): targets a for fake, b for real, c for G.
 
-    The default is the paper's second choice of targets. With its first, (-1, 1, 0), G minimizes the
-    Pearson divergence of p + q from 2 q.
+    The default is the paper's second choice of targets. With its first, a = -1, b = 1, c = 0, and
+    the optimal D, G minimizes the Pearson chi-squared divergence of p + q from 2 q, for the
+    densities p of real and q of fake images.
     """
 
     def __init__(
@@ -219,9 +222,9 @@ class Hinge(Objective):
 
 
 class RelativisticPairing(Objective):
-    """RpGAN (Jolicoeur-Martineau, 2018, arXiv 1807.00734): pairs of real and fake images.
+    """RpGAN: pairs of real and fake images (RSGAN of Jolicoeur-Martineau, 2018, arXiv 1807.00734).
 
-    With R1 and R2 it is R3GAN's loss (Huang et al., 2024, arXiv 2501.05441).
+    With R1 and R2 it is R3GAN's loss (Huang et al., 2024, arXiv 2501.05441), which calls it RpGAN.
     """
 
     equilibrium = (math.log(2), math.log(2))
@@ -235,7 +238,10 @@ class RelativisticPairing(Objective):
 
 
 class RelativisticAverage(Objective):
-    """RaGAN (Jolicoeur-Martineau, 2018, arXiv 1807.00734): against the other kind's mean."""
+    """RaGAN (Jolicoeur-Martineau, 2018, arXiv 1807.00734).
+
+    Each logit is compared with the mean logit of the other class, real or fake.
+    """
 
     equilibrium = (2 * math.log(2), 2 * math.log(2))
     decision_logit = 0.0
@@ -256,9 +262,9 @@ class FGAN(Objective):
     """f-GAN (Nowozin et al., 2016, arXiv 1606.00709): -L_D is a lower bound of an f-divergence.
 
     phi is the generator function of the divergence (the paper's f), phi* its convex conjugate. The
-    output activation a (the paper's g_f) maps D's logit v into the domain of phi*. For the
-    optimal D, a(v) = phi'(u), where u = p(x) / q(x) is the ratio of the densities of real and
-    generated images. G minimizes -E a(D(G(z))), the paper's second choice, which does not saturate.
+    output activation g (the paper's g_f) maps D's logit v into the domain of phi*. For the
+    optimal D, g(v) = phi'(u), where u = p(x) / q(x) is the ratio of the densities of real and
+    generated images. G minimizes -E g(D(G(z))), the paper's second choice, which does not saturate.
     """
 
     def d_loss(self, out: DiscriminatorOutputs) -> Tensor:
@@ -271,11 +277,11 @@ class FGAN(Objective):
         return -self.output_activation(out.fake_logits).mean()
 
     def output_activation(self, v: Tensor) -> Tensor:
-        """a(v)"""
+        """g(v)"""
         raise NotImplementedError
 
     def conjugate_of_output(self, v: Tensor) -> Tensor:
-        """phi*(a(v))"""
+        """phi*(g(v))"""
         raise NotImplementedError
 
 
@@ -323,7 +329,7 @@ class JensenShannon(FGAN):
 class Pearson(FGAN):
     """phi(u) = (u - 1)^2; the optimal v is 2 (u - 1)."""
 
-    equilibrium = (0.0, 0.0)  # no decision_logit, because the optimal v of 1 / u is not -v
+    equilibrium = (0.0, 0.0)
 
     def output_activation(self, v: Tensor) -> Tensor:
         return v

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ganmnist.losses.outputs import DiscriminatorOutputs, LossTerm
+from ganmnist.losses.base import LossTerm
+from ganmnist.losses.outputs import DiscriminatorOutputs
 from ganmnist.networks.base import Discriminator
 from ganmnist.utils.batch import Batch
 from ganmnist.utils.schedules import check_number

@@ -7,10 +7,11 @@
     feature matching    |E h(x) - E h(G(z))|^2        h: D's features; in G's loss
     historical average  |w - mean of w so far|^2      w: the weights; in both losses
 
-each times a weight. D(x) is the logit. The gradient is with respect to the inputs of D, and not to
-the condition: image and latent together in a BiGAN, the latent in an adversarial autoencoder, all
-images of a pack with PacGAN. With batch norm a logit depends on the other images, too. R1 and R2
-then include the effect on the other logits, because they differentiate the sum of all logits.
+each times a weight. D(x) is the logit. The gradient is with respect to the inputs of D: image and
+latent together in a BiGAN, the latent in an adversarial autoencoder, all images of a pack with
+PacGAN. It is not taken with respect to the condition. With batch norm a logit depends on the other
+images, too. R1 and R2 then include the effect on the other logits, because they differentiate the
+sum of all logits.
 """
 
 from __future__ import annotations
@@ -22,7 +23,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ganmnist.losses.outputs import DiscriminatorOutputs, LossTerm, NetworkName
+from ganmnist.losses.base import LossTerm, NetworkName
+from ganmnist.losses.outputs import DiscriminatorOutputs
 from ganmnist.networks.base import Discriminator
 from ganmnist.utils.batch import Batch
 from ganmnist.utils.schedules import TrainingProgress, Value, at, check_number, check_value
@@ -78,7 +80,7 @@ class InputGradientPenalty(Penalty):
 
 
 def inputs_of(discriminator: Discriminator, batch: Batch) -> dict[str, Tensor]:
-    """The images x, the latents z, or both: the inputs of D but the condition y."""
+    """The images x, the latents z, or both: all inputs of D except the condition y."""
     fields = {"x": batch.x, "z": batch.z}
     return {
         name: value
@@ -88,13 +90,13 @@ def inputs_of(discriminator: Discriminator, batch: Batch) -> dict[str, Tensor]:
 
 
 def gradients(logits: Tensor, inputs: Mapping[str, Tensor]) -> list[Tensor]:
-    """The gradient of the sum of logits (P,) with respect to each input."""
+    """The gradient of the sum of the logits with respect to each input."""
     grads = torch.autograd.grad(logits.sum(), [*inputs.values()], create_graph=True)
     return [grad.float() for grad in grads]
 
 
 def mean_squared_gradient(out: DiscriminatorOutputs, logits: Tensor, batch: Batch) -> Tensor:
-    """The mean of |grad logit|^2 over logits (P,)."""
+    """The mean of |grad logit|^2 over the logits."""
     squares = (g.square().sum() for g in gradients(logits, inputs_of(out.discriminator, batch)))
     return sum(squares, torch.zeros((), device=logits.device)) / len(logits)
 
@@ -178,7 +180,7 @@ class Dragan(GradientPenalty):
 
 
 def uniform(x: Tensor) -> Tensor:
-    """Uniform numbers in [0, 1), one for each of (B, ...)."""
+    """Uniform numbers in [0, 1), one for each image of x (B, ...)."""
     return torch.rand(len(x), device=x.device)
 
 

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from ganmnist.losses.adversarial import Objective
-from ganmnist.losses.outputs import DiscriminatorOutputs, LossTerm, NetworkName
+from ganmnist.losses.base import LossTerm, NetworkName
+from ganmnist.losses.outputs import DiscriminatorOutputs
 from ganmnist.networks.base import Discriminator
 from ganmnist.utils.errors import UserError
 

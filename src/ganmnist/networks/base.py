@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ganmnist.utils.batch import Batch
 
-MakeDiscriminator = Callable[..., "Discriminator"]  # called with channels=C
+DiscriminatorFactory = Callable[..., "Discriminator"]  # called with channels=C
 
 
 class Discriminator(nn.Module):
@@ -49,13 +49,13 @@ class Discriminator(nn.Module):
         """Features (B, F)."""
         raise NotImplementedError
 
-    def score(self, features: Tensor, batch: Batch) -> Tensor:
+    def logits(self, features: Tensor, batch: Batch) -> Tensor:
         """Logits (B,)."""
         raise NotImplementedError
 
     def forward(self, batch: Batch) -> Tensor:
         """Logits (B,)."""
-        return self.score(self.features(batch), batch)
+        return self.logits(self.features(batch), batch)
 
 
 def drop_head_(discriminator: Discriminator) -> Discriminator:
@@ -83,8 +83,8 @@ class DiscriminatorWrapper(Discriminator):
     def features(self, batch: Batch) -> Tensor:
         return self.discriminator.features(batch)
 
-    def score(self, features: Tensor, batch: Batch) -> Tensor:
-        return self.discriminator.score(features, batch)
+    def logits(self, features: Tensor, batch: Batch) -> Tensor:
+        return self.discriminator.logits(features, batch)
 
 
 def channels_last(x: Tensor) -> Tensor:

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from ganmnist.networks.base import Discriminator, MakeDiscriminator, drop_head_
+from ganmnist.networks.base import Discriminator, DiscriminatorFactory, drop_head_
 from ganmnist.utils.batch import Batch
 
 
 class ClassifierDiscriminator(Discriminator):
     """Adds logits of `n_classes` classes to the features of `body`; the logit of real is log Z."""
 
-    def __init__(self, body: MakeDiscriminator, n_classes: int, channels: int = 1) -> None:
+    def __init__(self, body: DiscriminatorFactory, n_classes: int, channels: int = 1) -> None:
         super().__init__()
         if n_classes < 2:
             raise ValueError(f"family.discriminator.n_classes={n_classes}: choose 2 or more")
@@ -35,5 +35,5 @@ class ClassifierDiscriminator(Discriminator):
         logits: Tensor = self.last(features)
         return logits.float()
 
-    def score(self, features: Tensor, batch: Batch) -> Tensor:
+    def logits(self, features: Tensor, batch: Batch) -> Tensor:
         return self.classify(features).logsumexp(1)

@@ -21,7 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ganmnist.networks.base import DiscriminatorWrapper, MakeDiscriminator
+from ganmnist.networks.base import DiscriminatorFactory, DiscriminatorWrapper
 from ganmnist.utils.batch import Batch
 
 
@@ -56,7 +56,7 @@ class LabelChannel(DiscriminatorWrapper):
 
     def __init__(
         self,
-        discriminator: MakeDiscriminator,
+        discriminator: DiscriminatorFactory,
         n_classes: int,
         image_size: int = 28,
         channels: int = 1,
@@ -75,7 +75,7 @@ class LabelChannel(DiscriminatorWrapper):
 class ConcatImage(DiscriminatorWrapper):
     """Concatenates the condition, an image, and x along the channels."""
 
-    def __init__(self, discriminator: MakeDiscriminator, channels: int = 1) -> None:
+    def __init__(self, discriminator: DiscriminatorFactory, channels: int = 1) -> None:
         super().__init__(discriminator(channels=2 * channels))
         self.per_sample = self.discriminator.per_sample
         self.input_fields |= {"y"}
@@ -88,7 +88,9 @@ class ConcatImage(DiscriminatorWrapper):
 class Projection(DiscriminatorWrapper):
     """Adds the inner product of the features and the label's vector to the logit."""
 
-    def __init__(self, discriminator: MakeDiscriminator, n_classes: int, channels: int = 1) -> None:
+    def __init__(
+        self, discriminator: DiscriminatorFactory, n_classes: int, channels: int = 1
+    ) -> None:
         super().__init__(discriminator(channels=channels))
         self.per_sample = self.discriminator.per_sample
         self.input_fields |= {"y"}
@@ -96,6 +98,6 @@ class Projection(DiscriminatorWrapper):
         # The default initialization is too large for dcgan's thousands of features.
         nn.init.normal_(self.embedding.weight, 0.0, 0.02)
 
-    def score(self, features: Tensor, batch: Batch) -> Tensor:
+    def logits(self, features: Tensor, batch: Batch) -> Tensor:
         v: Tensor = self.embedding(one_hot(batch.condition, self.embedding.in_features))
-        return super().score(features, batch) + (v * features).sum(1)
+        return super().logits(features, batch) + (v * features).sum(1)

@@ -1,7 +1,7 @@
 """Deep convolutional GAN (Radford et al., 2015, arXiv 1511.06434).
 
 The generator is a sequence of transposed convolutions, the discriminator one of strided
-convolutions. Batch norm and ReLU or LeakyReLU follow each convolution except the last. The defaults
+convolutions. Batch norm and an activation follow each convolution except the last. The defaults
 are for 28x28 images:
 
     G   z -> 256x4x4 -> 128x7x7 -> 64x14x14 -> 1x28x28, tanh
@@ -49,7 +49,7 @@ class Generator(nn.Module):
         channels_of = pairwise((latent_dim, *widths, channels))
         size = 1
         for (c_in, c_out), k, s, p in zip(channels_of, kernels, strides, paddings, strict=True):
-            convolution = FirstDeconv if size == 1 and p == 0 else nn.ConvTranspose2d
+            convolution = ConvTransposeFrom1x1 if size == 1 and p == 0 else nn.ConvTranspose2d
             blocks.append(convolution(c_in, c_out, k, s, padding=p, bias=False))
             blocks += [nn.BatchNorm2d(c_out), nn.ReLU(inplace=True)]
             size = (size - 1) * s - 2 * p + k
@@ -62,7 +62,7 @@ class Generator(nn.Module):
         return images
 
 
-class FirstDeconv(nn.ConvTranspose2d):
+class ConvTransposeFrom1x1(nn.ConvTranspose2d):
     """A transposed convolution of 1x1 feature maps, computed as a matrix product.
 
     It is equal up to rounding, and faster on a CPU.
@@ -112,7 +112,7 @@ class Discriminator(Base):
                 f"model.discriminator.paddings={list(paddings)}: the last kernel is as large as "
                 "its feature map. Choose 0 for the last padding"
             )
-        # Without norm layers, biases are needed: otherwise D(0) = 0 for the all-gray image.
+        # Without norm layers and biases, the logit of the gray image x = 0 would always be 0.
         bias = norm == "none"
         blocks: list[nn.Module] = []
         layers = zip(pairwise((channels, *widths)), kernels, strides, paddings, strict=False)
@@ -132,7 +132,7 @@ class Discriminator(Base):
         maps: Tensor = self.blocks(channels_last(batch.x))
         return maps.permute(0, 2, 3, 1).flatten(1)
 
-    def score(self, features: Tensor, batch: Batch) -> Tensor:
+    def logits(self, features: Tensor, batch: Batch) -> Tensor:
         logits: Tensor = self.last(features)
         return logits.flatten()
 

@@ -11,7 +11,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from ganmnist.networks.base import Discriminator, MakeDiscriminator, drop_head_
+from ganmnist.networks.base import Discriminator, DiscriminatorFactory, drop_head_
 from ganmnist.networks.perceptron import Linear
 from ganmnist.utils.batch import Batch
 
@@ -23,7 +23,7 @@ class Encoder(nn.Module):
     """
 
     def __init__(
-        self, body: MakeDiscriminator, latent_dim: int, bounded: bool = False, channels: int = 1
+        self, body: DiscriminatorFactory, latent_dim: int, bounded: bool = False, channels: int = 1
     ) -> None:
         super().__init__()
         self.body = drop_head_(body(channels=channels))
@@ -48,7 +48,7 @@ class JointDiscriminator(Discriminator):
 
     def __init__(
         self,
-        body: MakeDiscriminator,
+        body: DiscriminatorFactory,
         latent_dim: int,
         hidden: int = 1024,
         norm: str = "none",
@@ -71,7 +71,7 @@ class JointDiscriminator(Discriminator):
         features: Tensor = self.join(joined)
         return features
 
-    def score(self, features: Tensor, batch: Batch) -> Tensor:
+    def logits(self, features: Tensor, batch: Batch) -> Tensor:
         logits: Tensor = self.last(features)
         return logits.flatten()
 
@@ -95,6 +95,6 @@ class LatentDiscriminator(Discriminator):
         features: Tensor = self.layers(batch.latents)
         return features
 
-    def score(self, features: Tensor, batch: Batch) -> Tensor:
+    def logits(self, features: Tensor, batch: Batch) -> Tensor:
         logits: Tensor = self.last(features)
         return logits.flatten()

@@ -177,6 +177,6 @@ class Discriminator(Base):
         features: Tensor = self.layers(x)
         return features
 
-    def score(self, features: Tensor, batch: Batch) -> Tensor:
+    def logits(self, features: Tensor, batch: Batch) -> Tensor:
         logits: Tensor = self.last(features)
         return logits.flatten()

@@ -126,6 +126,6 @@ class Discriminator(Base):
         features: Tensor = self.layers((batch.x + 1) / 2)
         return features
 
-    def score(self, features: Tensor, batch: Batch) -> Tensor:
+    def logits(self, features: Tensor, batch: Batch) -> Tensor:
         logits: Tensor = self.last(features)
         return logits.flatten()

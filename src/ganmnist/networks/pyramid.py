@@ -179,6 +179,6 @@ class Discriminator(Base):
         finer = [features(torch.cat([x, u], 1)) for features, x, u in scales]
         return torch.cat([*finer, self.base.features(batch._replace(x=xs[-1]))], 1)
 
-    def score(self, features: Tensor, batch: Batch) -> Tensor:
+    def logits(self, features: Tensor, batch: Batch) -> Tensor:
         scales = zip(self.last, torch.split(features, self.sizes, 1), strict=True)
         return torch.cat([last(part).flatten() for last, part in scales])

@@ -161,7 +161,7 @@ class Discriminator(Base):
         features: Tensor = self.layers(channels_last(batch.x))
         return features
 
-    def score(self, features: Tensor, batch: Batch) -> Tensor:
+    def logits(self, features: Tensor, batch: Batch) -> Tensor:
         logits: Tensor = self.last(features)
         return logits.flatten()
 

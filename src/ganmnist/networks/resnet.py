@@ -150,7 +150,7 @@ class Discriminator(Base):
         maps: Tensor = self.blocks(channels_last(batch.x))
         return maps.sum(dim=(2, 3))
 
-    def score(self, features: Tensor, batch: Batch) -> Tensor:
+    def logits(self, features: Tensor, batch: Batch) -> Tensor:
         logits: Tensor = self.last(features)
         return logits.flatten()
 

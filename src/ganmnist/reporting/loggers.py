@@ -211,7 +211,7 @@ class TensorBoard(TensorBoardLogger):
             self.experiment._get_file_writer().add_summary(summary, step)
 
     @rank_zero_only
-    def log_settings(self, settings: dict[str, str | int | float], step: int) -> None:
+    def log_final_hparams(self, settings: dict[str, str | int | float], step: int) -> None:
         """Keeps the settings. With the scalars `final/...` they become a row of the HPARAMS tab."""
         self.settings, self.step = settings, step
 
@@ -224,3 +224,11 @@ class TensorBoard(TensorBoardLogger):
                 where = {"run_name": ".", "global_step": self.step}
                 self.experiment.add_hparams(settings, self.final, **where)
             super().finalize(status)
+
+
+def hparams_of(settings: Mapping[str, Any]) -> dict[str, str | int | float]:
+    """The plain settings of a run, and the targets of its main parts, for TensorBoard's HPARAMS."""
+    plain = {name: v for name, v in settings.items() if isinstance(v, str | int | float)}
+    parts = {"model": settings["model"]["generator"], "objective": settings["objective"]}
+    parts |= {"family": settings["family"], "discriminator": settings["family"]["discriminator"]}
+    return plain | {name: part["_target_"].split(".", 1)[1] for name, part in parts.items()}

@@ -1,19 +1,23 @@
-"""Builds the trainer, the model and the data of a run, and checks them against each other."""
+"""Builds the trainer, the GAN and the data of a run, and checks them against each other."""
 
 from __future__ import annotations
 
 import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from ganmnist.runs import processes, resume
-from ganmnist.runs.auto import resolve_norm
-from ganmnist.runs.checks import check_arguments
+from ganmnist.runs.arguments import check_arguments
+from ganmnist.runs.norm import resolve_norm
+from ganmnist.runs.precision import resolve_precision
 from ganmnist.utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -26,7 +30,7 @@ log = logging.getLogger(__name__)
 
 
 def build(config: DictConfig) -> tuple[L.Trainer, GAN, DataModule]:
-    """The trainer, the model and the data of a run, checked against each other.
+    """The trainer, the GAN and the data of a run, checked against each other.
 
     Raises:
         UserError: a part refuses its settings, or the parts do not fit each other.
@@ -43,6 +47,7 @@ def build(config: DictConfig) -> tuple[L.Trainer, GAN, DataModule]:
         resume.check_targets(settings, settings["trusted_modules"])
         resume.check_places(settings, Path(config.resume))
     resolve_norm(config)
+    resolve_precision(config, resume.saved_precision(config.resume) if config.resume else None)
     settings = OmegaConf.to_container(config, resolve=True)
     # Checked last, because they interpolate other nodes: an error names the node with the value.
     interpolating = ("family", "datamodule", "callbacks")
@@ -77,7 +82,7 @@ def build(config: DictConfig) -> tuple[L.Trainer, GAN, DataModule]:
         resume.check_checkpoint(Path(config.resume) / resume.LAST, gan, settings)
     check_shapes(gan, data)
     try:
-        gan.configure_optimizers()
+        gan.configure_optimizers()  # a trial: Lightning's error would not name the setting
     except (IndexError, TypeError, ValueError) as error:
         reason = str(error).split("\n")[0]
         raise UserError(
@@ -153,3 +158,17 @@ def quiet_lightning() -> None:
     warnings.filterwarnings("ignore", category=FutureWarning, module="lightning")
     # Weights of one channel have the same memory layout with both strides.
     warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
+
+
+@contextmanager
+def as_user_errors() -> Iterator[None]:
+    """Turns the errors of constructors about their arguments into UserErrors. Bugs pass."""
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+    try:
+        yield
+    except InstantiationException as error:
+        cause = error.__cause__
+        if isinstance(cause, UserError | ValueError | MisconfigurationException):
+            raise UserError(" ".join(str(cause).split())) from error
+        raise

@@ -1,4 +1,4 @@
-"""The command line: Hydra's, with one sentence for every mistake of the user.
+"""The command line: Hydra's, with a short message for every mistake of the user.
 
 A mistake ends the program with exit code 2 and without a stack trace, most often before torch is
 imported. A bug keeps its stack trace. Ctrl-C ends the program with 130.
@@ -10,11 +10,10 @@ import errno
 import functools
 import logging
 import os
+import re
 import sys
-import textwrap
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from operator import add, mul
 from typing import Any, NoReturn
@@ -36,7 +35,8 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException, ValidationError
 
 from ganmnist.runs import resume, sweep
-from ganmnist.runs.checks import check
+from ganmnist.runs.checks import check_training
+from ganmnist.runs.config_tree import children, follow, overlap, paths_in, settings_in, suggest
 from ganmnist.runs.folders import (
     check_unlocked,
     conf_dir,
@@ -45,25 +45,11 @@ from ganmnist.runs.folders import (
     slug,
     unique_dir,
 )
+from ganmnist.runs.help import describe_groups, describe_settings, public
 from ganmnist.runs.processes import PARENT
 from ganmnist.runs.resume import RUN_FILES
-from ganmnist.runs.schema import (
-    OPTIONS,
-    describe_options,
-    describe_type,
-    parse_list,
-    register_schema,
-)
-from ganmnist.runs.unused import (
-    check_used,
-    children,
-    follow,
-    overlap,
-    paths_in,
-    settings_in,
-    suggest,
-    used_paths,
-)
+from ganmnist.runs.schema import SETTINGS, describe_type, register_schema
+from ganmnist.runs.unused import check_used, used_paths
 from ganmnist.utils.errors import UserError, is_out_of_memory
 
 # Errors of a full or read-only disk, of missing permissions, of a file in the place of a folder.
@@ -133,6 +119,13 @@ def run(
         os.environ.pop(resume.RESUMED, None)  # of this run, not of what its program starts next
 
 
+def parse_list(word: str, command: str) -> str:
+    """Turns labels=0,1,2 into labels=[0,1,2], because Hydra reads commas as a sweep."""
+    name, _, value = word.partition("=")
+    is_list = name in SETTINGS[command] and str(SETTINGS[command][name].type).startswith("list")
+    return f"{name}=[{value}]" if is_list and re.fullmatch(r"\d[\d,]*", value) else word
+
+
 def parse(args: Sequence[str]) -> list[Override]:
     """The overrides of a command line.
 
@@ -170,26 +163,11 @@ def setup() -> None:
         "slug": slug,
         "plus": add,
         "times": mul,
-        "options": describe_options,
+        "settings": describe_settings,
         "groups": describe_groups,
     }
     for name, function in resolvers.items():
         OmegaConf.register_new_resolver(name, function, replace=True)
-
-
-def describe_groups() -> str:
-    """The groups in conf/ and their choices as lines of --help."""
-    lines = []
-    for folder in sorted(path for path in conf_dir().iterdir() if path.is_dir()):
-        if folder.name != "hydra":
-            text = ", ".join(public(file.stem for file in folder.glob("*.yaml")))
-            lines += textwrap.wrap(f"  {folder.name:<11} {text}", 96, subsequent_indent=" " * 14)
-    return "\n".join(lines)
-
-
-def public(choices: Any) -> list[str]:
-    """The choices of a group, without the shared bases."""
-    return sorted(choice for choice in choices or () if not choice.startswith("_"))
 
 
 def fail(message: str) -> NoReturn:
@@ -198,12 +176,12 @@ def fail(message: str) -> NoReturn:
 
 
 class HydraHooks(Callback):
-    """Hydra's callbacks: checks before anything is written, and the table at the end of a sweep."""
+    """A callback of Hydra: checks before anything is written, and the table after a sweep."""
 
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         # Hydra turns an exception of a callback into a warning. An exit passes.
         try:
-            check(config)
+            check_training(config)
             check_used(config, config.hydra.overrides.task, config.hydra.runtime.choices)
             if not {resume.RESUMED, PARENT} & os.environ.keys():
                 require_no_run(config.hydra.run.dir, *RUN_FILES)
@@ -226,20 +204,6 @@ class HydraHooks(Callback):
             sys.exit(1)
 
 
-@contextmanager
-def as_user_errors() -> Iterator[None]:
-    """Turns the errors of constructors about their arguments into UserErrors. Bugs pass."""
-    from lightning.fabric.utilities.exceptions import MisconfigurationException
-
-    try:
-        yield
-    except InstantiationException as error:
-        cause = error.__cause__
-        if isinstance(cause, UserError | ValueError | MisconfigurationException):
-            raise UserError(" ".join(str(cause).split())) from error
-        raise
-
-
 def explain(error: Exception, config_name: str, typed: Sequence[Override]) -> str:
     """One or two sentences for an override that Hydra refuses: the key, and valid values."""
     cause = error.__cause__
@@ -256,8 +220,8 @@ def explain(error: Exception, config_name: str, typed: Sequence[Override]) -> st
         key = cause.full_key or ""
         override = next((o for o in typed if f"{o.key_or_group}.".startswith(f"{key}.")), None)
         if override is not None and not isinstance(cause, ValidationError):
-            return unknown(override, config_name, typed)
-        if override is not None and key in OPTIONS[config_name]:
+            return explain_unknown(override, config_name, typed)
+        if override is not None and key in SETTINGS[config_name]:
             return f"{override.input_line}: {key} takes {describe_type(key, config_name)}."
         if override is not None and key == "trusted_modules":
             value = override.value()
@@ -271,7 +235,7 @@ def explain(error: Exception, config_name: str, typed: Sequence[Override]) -> st
     return text
 
 
-def unknown(override: Override, config_name: str, typed: Sequence[Override]) -> str:
+def explain_unknown(override: Override, config_name: str, typed: Sequence[Override]) -> str:
     """Names an unknown setting, and lists those in its place. A suggestion is a valid command."""
     tree = compose_groups(config_name, typed)
     key = override.key_or_group
@@ -299,7 +263,7 @@ def unknown(override: Override, config_name: str, typed: Sequence[Override]) -> 
 
 
 def compose_groups(config_name: str, typed: Sequence[Override]) -> Any:
-    """The plain configuration, unresolved, with the typed choices of groups alone."""
+    """The unresolved configuration with the group choices of the command line alone."""
     groups = [o for o in typed if (conf_dir() / o.key_or_group).is_dir()]
     overrides = [str(o.input_line) for o in groups if not o.is_sweep_override()]
     if folder := get_args_parser().parse_args(sys.argv[1:]).config_dir:

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import platform
-import re
 import subprocess
 import sys
 from importlib.metadata import version
@@ -13,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+from ganmnist.runs.cpu import available_cores, capability, cpu_model
 
 PACKAGES = ("torch", "torchvision", "lightning", "hydra-core", "omegaconf", "torchmetrics", "numpy")
 
@@ -34,26 +34,6 @@ def git_revision() -> str | None:
         return None
 
 
-def cpu_model(cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
-    """The model name of this CPU, or its architecture if the system has no model name."""
-    try:
-        text = cpuinfo.read_text(errors="replace")
-    except OSError:
-        text = ""
-    if model := re.search(r"^model name[ \t]*:[ \t]*(\S.*)$", text, re.MULTILINE):
-        return " ".join(model[1].split())
-    if sys.platform == "darwin":
-        command = ["sysctl", "-n", "machdep.cpu.brand_string"]
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, check=True)
-            model = done.stdout.strip()
-        except (OSError, subprocess.CalledProcessError):
-            model = ""
-        if model:
-            return model
-    return platform.processor() or platform.machine()
-
-
 def cpus_of_run(earlier: Path | None) -> list[str]:
     """The CPU models of a run in order of first use.
 
@@ -68,11 +48,14 @@ def cpus_of_run(earlier: Path | None) -> list[str]:
 
 
 def describe(
-    device: torch.device, data: str, checksum: str, earlier: Path | None = None
+    device: torch.device, precision: str, data: str, checksum: str, earlier: Path | None = None
 ) -> dict[str, Any]:
     """The content of env.json: command, code, versions, machine and data.
 
-    earlier: env.json of the run that resumes; None for a new run.
+    Args:
+        precision: of the training, as in Lightning's Trainer.
+        data: the name of the data set, and its checksum.
+        earlier: env.json of the run that resumes; None for a new run.
     """
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_model()
     return {
@@ -84,7 +67,9 @@ def describe(
         "platform": platform.platform(),
         "device": {"type": device.type, "name": name},
         "cpus": cpus_of_run(earlier),
-        "cores": os.cpu_count(),
+        "capability": capability(),
+        "cores": available_cores(),
         "threads": torch.get_num_threads(),
+        "precision": precision,
         "data": {"name": data, "checksum": checksum},
     }

@@ -5,9 +5,12 @@ from __future__ import annotations
 import ctypes
 import os
 import platform
+import sys
 from inspect import signature
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ganmnist.runs import cpu
 from ganmnist.utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -23,7 +26,7 @@ DDP = "ddp_find_unused_parameters_true"
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
 
 # Mixed precision keeps the weights in float32, which objectives and images need.
-PRECISIONS = ("32-true", "16-mixed", "bf16-mixed")
+PRECISIONS = ("auto", "32-true", "16-mixed", "bf16-mixed")
 
 # With manual optimization the GAN does what these arguments of the Trainer do.
 OWN_SETTINGS = {"gradient_clip_val": "gan.clip", "accumulate_grad_batches": "gan.accumulate"}
@@ -49,6 +52,9 @@ def check_request(gpus: Any, accelerator: str, devices: Any, precision: Any = "3
         raise UserError(f"trainer=cpu contradicts trainer.gpus={gpus}. Leave one of them out.")
     if accelerator == "gpu" and gpus == 0:
         raise UserError("trainer=gpu contradicts trainer.gpus=0. Leave one of them out.")
+    most = count_gpu_files()
+    if most is not None and gpus != "auto" and gpus > most:
+        raise too_many_gpus(gpus, most)
     if gpus not in ("auto", 0) and devices > 1:
         raise UserError(
             f"trainer.devices={devices} is a number of processes on the CPU, but "
@@ -58,6 +64,25 @@ def check_request(gpus: Any, accelerator: str, devices: Any, precision: Any = "3
 
 def is_count(value: object, minimum: int) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= minimum
+
+
+def too_many_gpus(gpus: int, available: int) -> UserError:
+    count = f"{available} GPU{'s' if available != 1 else ''}"
+    return UserError(
+        f"trainer.gpus={gpus}: this machine has {count}. Use trainer.gpus={available}."
+    )
+
+
+def count_gpu_files(devices: Path = Path("/dev")) -> int | None:
+    """The largest number of GPUs that this machine can have; None if unknown.
+
+    It takes no import of torch. Drivers of Linux create a file per GPU: NVIDIA's `nvidia0`, AMD's
+    and others' `dri/renderD128`. Windows in WSL has `dxg` for all GPUs.
+    """
+    if sys.platform != "linux" or (devices / "dxg").exists():
+        return None
+    nvidia = [file for file in devices.glob("nvidia*") if file.name[6:].isdigit()]
+    return max(len(nvidia), len([*devices.glob("dri/renderD*")]))
 
 
 def choose_devices(
@@ -81,10 +106,7 @@ def choose_devices(
         n = {"cpu": 0, "gpu": 1}.get(accelerator, min(available, 1))
     check_request(n, accelerator, devices)
     if n > available:
-        count = f"{available} GPU{'s' if available != 1 else ''}"
-        raise UserError(
-            f"trainer.gpus={n}: this machine has {count}. Use trainer.gpus={available}."
-        )
+        raise too_many_gpus(n, available)
     processes = n or devices
     if strategy == "auto" and processes * num_nodes > 1:
         strategy = DDP
@@ -98,6 +120,18 @@ def find_gpus() -> tuple[str, int]:
     if torch.cuda.is_available():
         return "cuda", torch.cuda.device_count()
     return "mps", int(torch.backends.mps.is_available())
+
+
+def has_native_bfloat16(accelerator: str) -> bool:
+    """Whether the device computes in bfloat16 faster than in float32.
+
+    accelerator: as in `choose_devices`.
+    """
+    import torch
+
+    if accelerator == "cuda":  # from NVIDIA's Ampere on
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return accelerator == "cpu" and cpu.native_bfloat16()
 
 
 def build_trainer(
@@ -129,6 +163,7 @@ def build_trainer(
     if keep_memory:
         keep_freed_memory()
     chosen = choose_devices(gpus, accelerator, devices, strategy, num_nodes)
+    cpu.limit_threads(chosen["devices"] if chosen["accelerator"] == "cpu" else 1)
     if chosen["accelerator"] == "cpu":
         # PyTorch's optimizers check for a GPU in every step. Lightning makes them ask NVIDIA's
         # library, for processes that fork. Without a GPU this takes up to 0.4 ms.

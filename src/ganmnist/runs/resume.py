@@ -126,6 +126,16 @@ def finished(run: Path) -> bool:
         return False
 
 
+def saved_precision(run: str) -> str:
+    """The precision of the training that continues."""
+    from ganmnist.runs.loading import read_checkpoint, translate_load_errors
+
+    path = Path(run) / LAST
+    checkpoint = read_checkpoint(path)
+    with translate_load_errors(path, checkpoint):
+        return str(checkpoint["hyper_parameters"]["trainer"]["precision"])
+
+
 def check_checkpoint(path: Path, gan: GAN, now: Mapping[str, Any]) -> None:
     """Compares a checkpoint with the GAN and the settings that continue it.
 

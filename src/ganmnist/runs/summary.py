@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
-from ganmnist.runs.schema import OPTIONS
+from ganmnist.runs.schema import SETTINGS
 from ganmnist.utils.errors import ForcedExit, UserError
 from ganmnist.utils.files import write_json
 
@@ -38,7 +38,7 @@ class RunSummary:
             "name": config.name,
             "status": "failed",
             "error": "",
-            "settings": {name: config[name] for name in OPTIONS["train"] if name != "name"},
+            "settings": {name: config[name] for name in SETTINGS["train"] if name != "name"},
         }
 
     def add(self, **entries: Any) -> None:

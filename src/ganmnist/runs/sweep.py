@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from rich.table import Table
 
 from ganmnist.reporting.console import console
-from ganmnist.runs.checks import check
+from ganmnist.runs.checks import check_training
 from ganmnist.runs.unused import check_used
 from ganmnist.utils.errors import UserError
 from ganmnist.utils.files import atomic_write
@@ -30,7 +30,7 @@ def start(config: DictConfig) -> None:
     parsed = OverridesParser.create().parse_overrides(list(config.hydra.overrides.task))
     swept = [override.key_or_group for override in parsed if override.is_sweep_override()]
     choices = config.hydra.runtime.choices
-    # A job with another choice of a group may read other settings.
+    # A job with another choice of a group may use other settings.
     overrides = [] if any(key in choices for key in swept) else config.hydra.overrides.task
     check_job(config, overrides, choices)
     if any(key.partition(".")[0] == "data" for key in swept):
@@ -38,11 +38,11 @@ def start(config: DictConfig) -> None:
     if str(OmegaConf.select(config, "data._target_")) == "ganmnist.data.Auto":
         from ganmnist.data import Auto
 
-        Auto(config.data.root, config.data.channels).resolve()
+        Auto(config.data.root, config.data.channels).resolve()  # kept in the environment
 
 
 def check_job(config: DictConfig, overrides: Iterable[str], choices: Mapping[str, Any]) -> None:
-    """Raises UserError for settings that are invalid, unread, or ask for several devices.
+    """Raises UserError for settings that are invalid, unused, or ask for several devices.
 
     With several devices, the processes on the other devices would start the sweep again.
 
@@ -51,7 +51,7 @@ def check_job(config: DictConfig, overrides: Iterable[str], choices: Mapping[str
         overrides: its overrides.
         choices: the choice of every group.
     """
-    check(config)
+    check_training(config)
     check_used(config, overrides, choices)
     for name in ("gpus", "devices", "num_nodes"):
         value = config.trainer.get(name)

@@ -22,5 +22,10 @@ class LabelSmoothing(Stabilizer):
                 f"stabilizer=label_smoothing: {type(inner).__name__} is not a cross-entropy. Use "
                 "objective=bce, bce_logits or minimax"
             )
+        if inner.target < 1:
+            raise ValueError(
+                f"stabilizer=label_smoothing: the objective has smoothing={1 - inner.target:g} "
+                "already. Use stabilizer=none, or objective.smoothing=0"
+            )
         inner.smooth(self.smoothing)
         return objective

@@ -40,8 +40,8 @@ class SimilarityDiscriminator(DiscriminatorWrapper):
         self.weight = nn.Linear(kernels, 1, bias=False)
         nn.init.zeros_(self.weight.weight)
 
-    def score(self, features: Tensor, batch: Batch) -> Tensor:
-        logits = super().score(features, batch)
+    def logits(self, features: Tensor, batch: Batch) -> Tensor:
+        logits = super().logits(features, batch)
         statistic: Tensor = self.weight(self.similarity(features))
         return logits + statistic.flatten()
 

@@ -39,8 +39,8 @@ class MinibatchStdDiscriminator(DiscriminatorWrapper):
         self.group_size = group_size
         self.weight = nn.Linear(1, 1, bias=False)
 
-    def score(self, features: Tensor, batch: Batch) -> Tensor:
-        logits = super().score(features, batch)
+    def logits(self, features: Tensor, batch: Batch) -> Tensor:
+        logits = super().logits(features, batch)
         statistic: Tensor = self.weight(self.std(features))
         return logits + statistic.flatten()
 

@@ -26,7 +26,8 @@ class PackedDiscriminator(DiscriminatorWrapper):
     """Classifies packs of `m` images (PacGAN: Lin et al., 2017, arXiv 1712.04086).
 
     A pack has the images as channels, so the wrapped discriminator has m times the channels.
-    Features and logits have one row per pack. A lack of variety shows in a pack.
+    Features and logits have one row per pack. Mode collapse is easier to detect in a pack than in
+    one image.
     """
 
     def __init__(self, discriminator: Discriminator, m: int = 2) -> None:

@@ -68,8 +68,8 @@ class FunctionalDiscriminator(Discriminator):
     def features(self, batch: Batch) -> Tensor:
         return self.apply_method("features", batch)
 
-    def score(self, features: Tensor, batch: Batch) -> Tensor:
-        return self.apply_method("score", features, batch)
+    def logits(self, features: Tensor, batch: Batch) -> Tensor:
+        return self.apply_method("logits", features, batch)
 
     def apply_method(self, *arguments: Any) -> Tensor:
         output: Tensor = functional_call(self.call, self.state, arguments)

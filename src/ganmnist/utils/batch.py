@@ -27,7 +27,7 @@ class Batch(NamedTuple):
             ValueError: y is None.
         """
         if self.y is None:
-            raise ValueError("Batch.y=None: this network needs a condition. Pass labels y (B,)")
+            raise ValueError("Batch.y=None: this network needs y: labels or images")
         return self.y
 
     @property
@@ -42,7 +42,7 @@ class Batch(NamedTuple):
         return self.z
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Batch:
-        """A batch with the function of every field that is set."""
+        """Applies a function to every field that is set."""
         mapped = [value if value is None else function(value) for value in self]
         return Batch(*cast(list[Tensor], mapped))
 

@@ -1,6 +1,6 @@
 """Optional methods of modules, callbacks and loggers, as protocols.
 
-A class takes part by defining the method. Nothing has to be registered.
+A class takes part by defining the method; `isinstance` finds it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ class BeforeDStep(Protocol):
 
 @runtime_checkable
 class InitFromInput(Protocol):
-    """Initializes a layer from its first input x; `rows` is the number of rows per batch."""
+    """Initializes a layer from x, the rows of several training batches of `rows` rows each."""
 
     def init_from_input(self, x: Tensor, rows: int) -> None: ...
 
@@ -103,10 +103,10 @@ class LogAnimation(Protocol):
 
 
 @runtime_checkable
-class LogSettings(Protocol):
-    """Receives the settings of a finished run."""
+class LogFinalHparams(Protocol):
+    """Receives the settings at the end, for a table beside the final metrics."""
 
-    def log_settings(self, settings: dict[str, str | int | float], step: int) -> None: ...
+    def log_final_hparams(self, hparams: dict[str, str | int | float], step: int) -> None: ...
 
 
 @runtime_checkable

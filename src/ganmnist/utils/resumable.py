@@ -15,14 +15,15 @@ from ganmnist.utils.training_state import TrainingState
 class ResumableModule(L.LightningModule):
     """Saves `state` in checkpoints instead of Lightning's counters.
 
-    `history` has the scalars of each batch of the current epoch, by batches seen. They stay on the
-    device until a callback fetches them, because a fetch after every batch would make a GPU wait.
+    `pending_scalars` are those of the batches since the last fetch, by batches seen. They stay on
+    the device until a callback fetches them, because a fetch after every batch would make a GPU
+    wait.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.state = TrainingState()
-        self.history: dict[int, dict[str, Tensor]] = {}
+        self.pending_scalars: dict[int, dict[str, Tensor]] = {}
 
     @property
     def batches_of_run(self) -> int:
@@ -30,8 +31,8 @@ class ResumableModule(L.LightningModule):
         loader: Any = self.trainer.train_dataloader
         return int(loader.n_batches) * (self.trainer.max_epochs or 0)
 
-    def resume_position(self) -> None:
-        """Sets the epoch of Lightning's loops, which count chunks of batches."""
+    def on_fit_start(self) -> None:
+        """Continues at `state`: the epoch of Lightning's loops, and this rank's own batches."""
         trainer, state = self.trainer, self.state
         if 0 < state.epochs_seen == trainer.max_epochs:
             state.repeat_last_epoch_end()
@@ -42,11 +43,11 @@ class ResumableModule(L.LightningModule):
 
     def record_scalars(self, prefix: str, scalars: Mapping[str, Tensor]) -> None:
         """Keeps scalars of the current batch."""
-        row = self.history.setdefault(self.state.batches_seen, {})
+        row = self.pending_scalars.setdefault(self.state.batches_seen, {})
         row.update({f"{prefix}/{name}": value.detach() for name, value in scalars.items()})
 
     def on_train_epoch_start(self) -> None:
-        self.history.clear()
+        self.pending_scalars.clear()
 
     def on_train_epoch_end(self) -> None:
         self.state.end_epoch()

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
+from itertools import product
 from typing import Any, NamedTuple
 
 
@@ -113,7 +115,23 @@ def check_number(name: str, value: float) -> float:
     return value
 
 
-# Schedules of optimizer settings, called with each parameter group (conf/schedule/).
+# Schedules of optimizer settings (conf/schedule/).
+
+# Called with a parameter group and the finished fraction of the run.
+OptimizerSchedule = Callable[[dict[str, Any], float], None]
+
+
+def apply_schedules(
+    schedules: Iterable[OptimizerSchedule], optimizers: Iterable[Any], fraction: float
+) -> None:
+    """Applies schedules to all parameter groups of optimizers.
+
+    Raises:
+        ValueError: a schedule does not fit an optimizer.
+    """
+    for schedule, optimizer in product(schedules, optimizers):
+        for group in optimizer.param_groups:
+            schedule(group, fraction)
 
 
 class LearningRate:

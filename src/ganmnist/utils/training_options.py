@@ -10,9 +10,9 @@ class TrainingOptions:
     """Options of the training step (conf/train.yaml, `gan`).
 
     Args:
-        d_steps: iterations, each with a discriminator step, from one generator step to the next.
-        g_steps: generator steps in such an iteration.
-        accumulate: batches whose mean gradient makes one step.
+        d_steps: discriminator steps, one per iteration, before each series of generator steps.
+        g_steps: generator steps in that series.
+        accumulate: batches of an iteration, whose gradients are averaged.
         clip: maximum norm of a network's gradient; None: no clipping.
         ema: decay of the moving average of G's weights; None: no average.
         resample_fakes: the generator step samples new fakes. Otherwise both steps share one

@@ -1,4 +1,4 @@
-"""Progress of a training, as saved in a checkpoint besides weights and optimizer states."""
+"""Position of a training, as saved in a checkpoint beside weights and optimizer states."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ganmnist.utils.batch import Batch
 
 
 class TrainingState:
-    """Counters of batches and epochs, and the batches collected for the next update.
+    """Counters of batches and epochs, and the batches collected for the next iteration.
 
     Intervals, x axes and checkpoints all use `batches_seen`. Lightning's `global_step` counts the
     steps of both optimizers.
@@ -20,8 +20,9 @@ class TrainingState:
         self.batches_seen = 0
         self.epochs_seen = 0
         self.epoch_start = 0  # batches seen when the current epoch began
-        self.epoch_over = False  # the validation and the images of the epoch are done, too
-        self.microbatches: list[Batch] = []  # collected for the next update
+        # True while the checkpoint at the end of an epoch is written, which counts the epoch.
+        self.epoch_over = False
+        self.microbatches: list[Batch] = []  # collected for the next iteration
 
     def collect(self, batch: Batch, n: int) -> list[Batch]:
         """Counts a batch. Returns n batches after every n-th, otherwise none."""
@@ -38,7 +39,7 @@ class TrainingState:
         self.epoch_over = False
 
     def repeat_last_epoch_end(self) -> None:
-        """Undoes `end_epoch`, for a run that stopped after its last epoch and before its end."""
+        """Undoes `end_epoch`, for a run that stopped during its final metrics."""
         batches_per_epoch = self.epoch_start // self.epochs_seen
         self.epochs_seen -= 1
         self.epoch_start -= batches_per_epoch

@@ -1,4 +1,4 @@
-"""Settings with the value `auto`, which depend on other settings."""
+"""norm=auto: the normalization of D, which depends on the loss terms and the stabilizers."""
 
 from __future__ import annotations
 
