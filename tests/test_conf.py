@@ -355,7 +355,9 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     "paper_sngan": {
         "family.objective": {"_target_": "ganmnist.losses.adversarial.Hinge"},
-        "family.stabilizers.spectral_norm._target_": "ganmnist.stabilizers.spectral_norm.SpectralNorm",
+        "family.stabilizers.spectral_norm": {
+            "_target_": "ganmnist.stabilizers.spectral_norm.SpectralNorm"
+        },
         "gan.d_steps": 5,
         "batch_size": 64,
         "latent_dim": 128,
