@@ -67,7 +67,7 @@ def test_documented_choices_exist() -> None:
         "logger": {"tensorboard", "csv", "none"},
         "callbacks": {"default", "plane", "graphs", "none"},
         "experiment": {
-            *("paper_dcgan", "report_mlp", "dcgan64", "quick", "speedrun", "flagship"),
+            *("paper_dcgan", "report_mlp", "dcgan64", "quick", "debug", "speedrun", "flagship"),
             *("comparison", "stacked", "few_labels"),
             *("paper_wgan", "paper_wgan_gp", "paper_lsgan"),
             *("paper_sngan", "paper_dragan", "paper_r3gan"),

@@ -57,7 +57,7 @@ def test_the_wheel_trains_anywhere(
     done = command("--config-dir", "my_conf", "objective=mine", *BRIEF, folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert Path((tmp_path / "origin").read_text()).parent == installed / "ganmnist"
-    [folder] = (tmp_path / "logs/quick").iterdir()
+    [folder] = (tmp_path / "logs/debug").iterdir()
     assert json.loads((folder / "summary.json").read_text())["batches_seen"] == 2
     assert json.loads((folder / "env.json").read_text())["git"] is None
     assert (folder / "report.html").is_file()

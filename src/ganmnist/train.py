@@ -15,12 +15,12 @@ from typing import TYPE_CHECKING, Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from ganmnist.runs import command_line, processes, resume, sweep
 from ganmnist.runs.build import as_user_errors, build
 from ganmnist.runs.checks import check_training
-from ganmnist.runs.folders import lock_dir, require_no_run
+from ganmnist.runs.folders import conf_dir, lock_dir, remove_refused, require_no_run
 from ganmnist.runs.summary import RunSummary, results
 from ganmnist.utils.errors import UserError, is_out_of_memory
 from ganmnist.utils.files import WriteErrors, record_write_error, tolerate_write_errors, write_json
@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from ganmnist.gan import GAN
 
 log = logging.getLogger(__name__)
+
+AUTO = "ganmnist.data.Auto"  # data=auto
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -91,11 +93,12 @@ def train_locked(
     """`train` after the folder is locked. `write_errors` collects the files that are missing."""
     summary = RunSummary(config)
     may_write = not config.resume  # a refused resume leaves summary.json unchanged
+    trained = False
     had_overrides = (folder / resume.STARTED).exists()
 
     def on_train_start(trainer: L.Trainer, data: DataModule) -> None:
-        nonlocal may_write
-        may_write = True
+        nonlocal may_write, trained
+        may_write = trained = True
         if processes.is_rank_zero():
             write_environment(folder, config, trainer, data)
             if config.resume:
@@ -110,7 +113,8 @@ def train_locked(
             validate(config)
             with as_user_errors():
                 trainer, gan, data = build(config)
-            summary.add(data=data.dataset.name)
+            found, asked = data.dataset.name, OmegaConf.select(config, "data._target_")
+            summary.add(data=found, stand_in_data=asked == AUTO and found != "MNIST")
             append_on_train_start(trainer, lambda: on_train_start(trainer, data))
             checkpoint = Path(config.resume) / resume.LAST if config.resume else None
             try:
@@ -125,13 +129,25 @@ def train_locked(
                 save_lost_overrides(folder)
             summary.add(missing={str(path): why for path, why in write_errors.items()})
             check_written(write_errors, folder)
+    except UserError:
+        if not (trained or config.resume or is_sweep_job()) and processes.is_rank_zero():
+            may_write = False
+            remove_refused(folder, config.name)
+        raise
     finally:
         if config.metrics.get("table", True):  # not with metrics=none
             summary.warn_without_value()
         write_summary()
-        if processes.is_rank_zero() and may_write and config.callbacks and not summary.forced_exit:
-            write_report(folder)
+        if processes.is_rank_zero() and may_write and config.callbacks:
+            if not summary.forced_exit:
+                write_report(folder)
+            if trained:
+                print_closing(summary, folder)
     return math.nan if summary.value is None else summary.value
+
+
+def is_sweep_job() -> bool:
+    return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
 
 
 def append_on_train_start(trainer: L.Trainer, function: Callable[[], None]) -> None:
@@ -193,6 +209,19 @@ def check_written(write_errors: WriteErrors, folder: Path) -> None:
             f"{path}{more} could not be written ({why}). Free some space and continue with "
             f"resume={folder}."
         )
+
+
+def print_closing(summary: RunSummary, folder: Path) -> None:
+    """Prints how the run ended, unless it is a job of a sweep, which ends with a table."""
+    from ganmnist.reporting.closing import closing_lines
+
+    if is_sweep_job():
+        return
+    example = f"{summary.entries['name']}_cured"
+    has_remedy = (conf_dir() / "experiment" / f"{example}.yaml").is_file()
+    remedy = f"ganmnist train experiment={example}" if has_remedy else ""
+    for line in closing_lines(summary.content, folder, remedy):
+        log.info("%s", line)
 
 
 def write_report(folder: Path) -> None:

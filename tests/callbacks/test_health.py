@@ -263,7 +263,7 @@ def test_tiny_losses_of_a_clipped_critic_are_not_constant(
     assert networks_in(caplog) == []
 
 
-SHORT = ("data=digits", "experiment=quick", "trainer=cpu", "metrics=none", "epochs=1")
+SHORT = ("data=digits", "experiment=debug", "trainer=cpu", "metrics=none", "epochs=1")
 SHORT += (
     "batch_size=16",
     "~callbacks.samples",

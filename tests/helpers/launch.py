@@ -14,7 +14,7 @@ from ganmnist import train
 BRIEFLY_MEASURED = ("metrics.n=100", "metrics.val_n=100")
 # A run of two batches.
 BRIEF = (
-    *("experiment=quick", "data=digits", "trainer=cpu", *BRIEFLY_MEASURED),
+    *("experiment=debug", "data=digits", "trainer=cpu", *BRIEFLY_MEASURED),
     *("epochs=1", "trainer.limit_train_batches=2"),
 )
 

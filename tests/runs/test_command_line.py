@@ -320,7 +320,7 @@ def test_own_objective_is_a_class_and_a_yaml_file(tmp_path: Path, data_root: Pat
     )
     done = command("--config-dir", "my_conf", "objective=mine", *BRIEF, folder=tmp_path)
     assert done.returncode == 0, done.stderr
-    [folder] = (tmp_path / "logs/quick").iterdir()
+    [folder] = (tmp_path / "logs/debug").iterdir()
     epoch = json.loads((folder / "summary.json").read_text())["scalars"]
     assert epoch["epoch/d/loss"] == epoch["epoch/d/doubled"]
     assert epoch["epoch/d/loss"] == pytest.approx(

@@ -6,6 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+from helpers.launch import BRIEF, launch
 
 from ganmnist.runs.folders import create_unique, slug, unique_dir
 
@@ -62,3 +63,21 @@ def test_existing_file_counts_as_existing_folder(tmp_path: Path) -> None:
 )
 def test_slug_is_one_folder_name(text: str, name: str) -> None:
     assert slug(text) == name
+
+
+def test_refused_run_leaves_no_folder(
+    tmp_path: Path, data_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    wrong = [word for word in BRIEF if not word.startswith("hydra")]
+    with pytest.raises(SystemExit) as leaving:
+        launch(*wrong, "model.generator.strides=[1,2,2,1]")
+    assert leaving.value.code == 2
+    assert not (tmp_path / "logs").exists()
+
+
+def test_refused_run_keeps_the_files_of_its_folder(tmp_path: Path, data_root: Path) -> None:
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(SystemExit):
+        launch(*BRIEF, "model.generator.strides=[1,2,2,1]", f"hydra.run.dir={tmp_path}")
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]

@@ -49,13 +49,13 @@ def test_two_processes_train_one_gan(tmp_path: Path, data_root: Path) -> None:
         "defaults: [default]\nspy: {_target_: spy.Spy, folder: '${folder}'}\n"
     )
     two = ("trainer=ddp", "trainer.gpus=0", "trainer.devices=2", "batch_size=16", "data=digits")
-    few = ("experiment=quick", "epochs=2", "trainer.limit_train_batches=3", "sample_every=2")
+    few = ("experiment=debug", "epochs=2", "trainer.limit_train_batches=3", "sample_every=2")
     few = (*few, *BRIEFLY_MEASURED, "stabilizer=minibatch_discrimination")  # initialized from data
     done = command("--config-dir", "conf", "callbacks=spy", *two, *few, folder=tmp_path)
     assert done.returncode == 0, done.stderr
     assert "sync_dist" not in done.stderr
 
-    [folder] = (tmp_path / "logs/quick").iterdir()
+    [folder] = (tmp_path / "logs/debug").iterdir()
     first, second = (torch.load(folder / f"rank{rank}.pt") for rank in (0, 1))
     for name, weight in first["after"].items():
         assert torch.equal(first["before"][name], second["before"][name]), name
@@ -114,7 +114,7 @@ def start(folder: Path, name: str, signal: str = "") -> subprocess.CompletedProc
     """26 batches, two of which wait for a third at batch 11; `signal` is SIGNAL,RANK,BATCH."""
     words = ["--config-dir", "conf", "callbacks=signaled", f"hydra.run.dir={name}"]
     words += ["trainer=cpu", "trainer.devices=2", "batch_size=16", "data=digits"]
-    words += ["experiment=quick", "epochs=2", "trainer.limit_train_batches=13", "metrics=none"]
+    words += ["experiment=debug", "epochs=2", "trainer.limit_train_batches=13", "metrics=none"]
     words += [
         "datamodule.chunk=1",
         "gan.accumulate=3",

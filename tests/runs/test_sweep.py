@@ -13,7 +13,7 @@ from ganmnist.gan import GAN
 from ganmnist.runs.sweep import finish
 from ganmnist.utils.batch import Batch
 
-NO_METRICS = ("-m", "trainer=cpu", "experiment=quick", "epochs=1", "trainer.limit_train_batches=2")
+NO_METRICS = ("-m", "trainer=cpu", "experiment=debug", "epochs=1", "trainer.limit_train_batches=2")
 FEW = (*NO_METRICS, *BRIEFLY_MEASURED)
 
 
@@ -41,7 +41,7 @@ def test_sweep_writes_a_folder_per_job_and_a_table(
     settings = [("0.001", "8"), ("0.001", "100000"), ("0.002", "8"), ("0.002", "100000")]
     assert [(row["lr"], row["batch_size"]) for row in rows] == settings
     assert [row["status"] for row in rows] == ["finished", "failed", "finished", "failed"]
-    assert [row["experiment"] for row in rows] == ["quick"] * 4
+    assert [row["experiment"] for row in rows] == ["debug"] * 4
 
     folders = sorted(path for path in sweep.iterdir() if path.is_dir())
     for (lr, batch_size), row, folder in zip(settings, rows, folders, strict=True):

@@ -57,7 +57,7 @@ def test_setting_that_nothing_reads_is_refused(line: str, setting: str) -> None:
         "name=x seed=1 epochs=3 lr=1 batch_size=8 ema=null print_every=1 sample_every=1",
         "log_every=1 optimized_metric=fid trusted_modules=[mine] checkpoint.every_minutes=3",
         "data.root=here data.image_size=28 metrics.n=100 gan.clip=1 datamodule.chunk=4",
-        "experiment=quick callbacks=none",  # of the words of an experiment none is checked
+        "experiment=debug callbacks=none",  # of the words of an experiment none is checked
     ],
 )
 def test_setting_that_is_read_is_accepted(line: str) -> None:

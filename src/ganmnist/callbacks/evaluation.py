@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -12,13 +13,15 @@ from typing import Any
 import lightning as L
 import torch
 from lightning.pytorch.callbacks import Callback
+from rich.progress import track
 from torchvision.transforms.v2 import functional as transforms
 
 from ganmnist.callbacks.checkpoint import save_checkpoint
 from ganmnist.gan import GAN
-from ganmnist.metrics import Evaluator, FeatureBatch
+from ganmnist.metrics import Evaluator, FeatureBatch, Metric
 from ganmnist.metrics.class_kl import frequencies
 from ganmnist.reporting import images
+from ganmnist.reporting.console import console
 from ganmnist.reporting.metric_info import describe
 from ganmnist.utils.errors import UserError
 from ganmnist.utils.neighbors import nearest
@@ -150,13 +153,10 @@ class Evaluation(Callback):
         features = {}
         for weights in weights_of(gan):
             features[weights] = self.generated_features(gan, weights)
-            final[weights] = self.evaluator.measure(features[weights])
+            final[weights] = self.evaluator.measure(features[weights], progress(weights))
             if weights == "raw":  # the family's own metrics use the trained weights alone
                 final[weights] |= self.evaluator.measure_extra(gan, trainer.datamodule)
             self.send_to_loggers(trainer, gan, named("final", final[weights], weights))
-        for name in filter(final["raw"].__contains__, (key("fid"), key("modes"), key("jsd"))):
-            values = {weights: final[weights][name] for weights in features}
-            log.info("Final  %s", describe(name, values, final["raw"]))
         self.summary["class_histogram"] = {
             "generated": histogram(features["raw"]),
             "test": histogram(self.evaluator.real.test),
@@ -181,7 +181,8 @@ class Evaluation(Callback):
         gan.load_state_dict(checkpoint["state_dict"])
         try:
             for weights in weights_of(gan):
-                best[weights] = self.evaluator.measure(self.generated_features(gan, weights))
+                generated = self.generated_features(gan, weights)
+                best[weights] = self.evaluator.measure(generated, progress(f"best, {weights}"))
                 if weights == "raw":
                     best[weights] |= self.evaluator.measure_extra(gan, trainer.datamodule)
         finally:
@@ -209,6 +210,17 @@ class Evaluation(Callback):
         grid = images.grid(pairs.permute(0, 2, 3, 1).numpy(), count)
         caption = f"{self.evaluator.data}: generated, and the nearest of {len(train.images):,} real"
         images.save(images.captioned(grid, caption), self.folder / "samples/neighbors.png")
+
+
+def progress(weights: str) -> Callable[[Iterable[Metric]], Iterable[Metric]]:
+    """A progress bar over the metrics, in terminals only."""
+    return partial(
+        track,
+        description=f"metrics ({weights})",
+        console=console,
+        transient=True,
+        disable=not console.is_terminal,
+    )
 
 
 SUFFIX = {"raw": "", "ema": "_ema"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from hashlib import sha256
 from itertools import count
 from pathlib import Path
@@ -67,6 +67,22 @@ def require_no_run(folder: str | Path, *patterns: str) -> None:
             f"{folder} already contains a run. Choose another folder, or continue the run with "
             f"resume={folder}."
         )
+
+
+def remove_refused(folder: Path, name: str) -> None:
+    """Removes the folder of a run that was refused: what Hydra wrote, and nothing else.
+
+    name: of the run, in logs/NAME/...
+    """
+    written = [".hydra/config.yaml", ".hydra/hydra.yaml", ".hydra/overrides.yaml", "train.log"]
+    with suppress(OSError):
+        for file in written:
+            (folder / file).unlink(missing_ok=True)
+        (folder / ".hydra").rmdir()
+    above = [parent for parent in folder.parents[:2] if parent.name in (name, "logs")]
+    for empty in (folder, *above):
+        with suppress(OSError):  # it has other files
+            empty.rmdir()
 
 
 @contextmanager

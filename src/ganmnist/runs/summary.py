@@ -24,6 +24,18 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
+class WarningCollector(logging.Handler):
+    """Keeps the warnings of a run, for its summary."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.warnings: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.levelno == logging.WARNING:
+            self.warnings.append(record.getMessage())
+
+
 class RunSummary:
     """Collects the entries of summary.json.
 
@@ -46,7 +58,13 @@ class RunSummary:
 
     @contextmanager
     def record_outcome(self) -> Iterator[None]:
-        """Sets the status to finished, or to the kind of the exception, which propagates."""
+        """Sets the status to finished, or to the kind of the exception, which propagates.
+
+        Collects the warnings in between.
+        """
+        collector, root = WarningCollector(), logging.getLogger()
+        root.addHandler(collector)
+        self.add(warnings=collector.warnings)
         try:
             yield
         except KeyboardInterrupt as error:
@@ -59,12 +77,18 @@ class RunSummary:
         except Exception as error:
             self.add(error=f"{type(error).__name__}: {error}")
             raise
+        finally:
+            root.removeHandler(collector)
         self.add(status="finished")
 
     def write(self, path: Path, **entries: Any) -> None:
+        write_json(path, self.content | entries)
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """The content of summary.json."""
         seconds = round(time.perf_counter() - self.start_time, 1)
-        optimized = {"metric": self.metric, "value": self.value, "seconds": seconds}
-        write_json(path, self.entries | optimized | entries)
+        return self.entries | {"metric": self.metric, "value": self.value, "seconds": seconds}
 
     @property
     def value(self) -> float | None:
