@@ -19,7 +19,7 @@ from PIL import Image
 
 from ganmnist.reporting import plots, report
 
-SECTIONS = ["training", "metrics", "epochs", "pair", "classes", "neighbors", "reproduce"]
+SECTIONS = ["epochs", "pair", "training", "metrics", "classes", "neighbors", "reproduce"]
 SHA = "35914650c8beaeed4429263376775b71ac05b224ab7d958a603bb5feac95afaf"
 SUMMARY: dict[str, Any] = {
     **{"name": "my_idea", "status": "finished", "error": "", "data": "MNIST"},
@@ -182,7 +182,7 @@ def test_report_has_all_sections_in_order(folder: Path) -> None:
     assert page.sections == SECTIONS
     assert "my_idea MNIST · finished · 2026-11-22 07:11" in page.text
     assert "3 epochs · 1,234 batches · 78,976 images · 12 min" in page.text
-    assert "val_fid 3.25 (lower is better; real images: 1.31)" in page.text
+    assert "fid 2.91, EMA 2.5 (lower is better; real images: 0.412); 2.75" in page.text
     for option in ("epochs 3", "batch_size 64", "lr 0.002", "ema null", "seed 5"):
         assert option in page.text
     assert "generator networks.mlp.Generator widths=[32,64] " in page.text
@@ -365,7 +365,7 @@ def test_torn_files_are_left_out(folder: Path) -> None:
     [losses] = charts_of(page).values()
     assert list(curves(losses)) == ["D"]
     assert [a["alt"] for a in page.images] == [
-        *("Losses", "epoch 1", "epoch 2", "real images", "generated images"),
+        *("epoch 1", "epoch 2", "real images", "generated images", "Losses"),
         "generated images and their nearest training images",
     ]
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import lightning as L
 import numpy as np
 import torch
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from ganmnist.callbacks.samples import Samples
@@ -99,11 +100,13 @@ class PlaneSamples(Samples):
         image = color_bands(values)
         scatter(image, self.points, D_COLOR)
         scatter(image, x, G_COLOR)
+        add_legend(image, {"real": D_COLOR, "generated": G_COLOR})
         return images.captioned(image, f"{self.data}, {caption}{span}")
 
     def plot_real(self, x: Tensor, caption: str) -> Image.Image:
         image = color_bands(torch.full((1, 1), 0.5))
         scatter(image, x[: self.count], D_COLOR)
+        add_legend(image, {"real": D_COLOR})
         return images.captioned(image, f"{self.data}, {caption}")
 
     def strip(self, image: Image.Image) -> Image.Image:
@@ -125,3 +128,12 @@ def scatter(image: Image.Image, points: Tensor, color: str) -> None:
     for a, b in points.flatten(1).tolist():
         x, y = (1 + a) * SIDE / 2, (1 - b) * SIDE / 2
         pen.ellipse((x - DOT, y - DOT, x + DOT, y + DOT), fill=color)
+
+
+def add_legend(image: Image.Image, colors: Mapping[str, str]) -> None:
+    """Adds a dot and a name for each kind of points, in the lower left corner."""
+    pen, font, x, y = ImageDraw.Draw(image), ImageFont.load_default(size=11), 8.0, SIDE - 9
+    for name, color in colors.items():
+        pen.ellipse((x - DOT, y - DOT, x + DOT, y + DOT), fill=color)
+        pen.text((x + 3 * DOT, y), name, fill="black", font=font, anchor="lm")
+        x += 5 * DOT + pen.textlength(name, font=font)

@@ -196,7 +196,7 @@ class Scalars(Callback):
             self.folder / "losses.png",
             self.per_batch,
             self.per_epoch,
-            equilibrium=gan.objective.equilibrium,
+            equilibrium=gan.loss_terms.equilibrium,
             title=f"{trainer.datamodule.dataset.name}, {gan.state.batches_seen:,} batches",
         )
         self.plotted_at = perf_counter()

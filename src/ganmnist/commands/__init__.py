@@ -17,5 +17,6 @@ COMMANDS = (
     Command("train", "ganmnist.train", "Train a GAN and write its images to logs/."),
     Command("evaluate", "ganmnist.evaluate", "Measure FID and other metrics of a run."),
     Command("generate", "ganmnist.generate", "Generate images with a trained GAN."),
+    Command("report", "ganmnist.commands.report", "Draw report.html of a run again."),
     Command("completion", "ganmnist.commands.completion", "Print tab completion for bash or zsh."),
 )

@@ -67,6 +67,11 @@ class LossTerms(nn.ModuleDict):
         return self.named[0][0]
 
     @property
+    def equilibrium(self) -> tuple[float | None, float | None]:
+        """The losses of D and G at equilibrium; (None, None) if other terms are added."""
+        return self.objective.equilibrium if len(self) == 1 else (None, None)
+
+    @property
     def needs_real_grad(self) -> bool:
         return any(term.needs_real_grad for term in self.all)
 

@@ -28,7 +28,7 @@ def closing_lines(summary: Mapping[str, Any], folder: Path, remedy: str = "") ->
         ending(summary),
         *quality(summary.get("metrics", {})),
         *([STAND_IN] if summary.get("stand_in_data") else []),
-        *warned(summary.get("warnings", [])),
+        *warned([text for text in summary.get("warnings", []) if "data=auto" not in text]),
         *(f"{name + ':':<10} {shown(path)}" for name, path in files.items() if path.is_file()),
         f"{'Next:':<10} {remedy or next_command(summary, folder)}",
     ]

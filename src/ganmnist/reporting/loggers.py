@@ -9,6 +9,7 @@ import csv
 import logging
 import math
 import os
+import re
 from argparse import Namespace
 from collections.abc import Mapping
 from contextlib import suppress
@@ -137,17 +138,37 @@ def number(text: str) -> float:
     return int(text) if text.isdigit() else float(text)
 
 
+# Names of scalars in TensorBoard, which sorts its groups by name: losses, D's outputs, quality. The
+# metrics of the HPARAMS tab, `Result/...`, are scalars of one step.
+TAGS = (
+    (r"train/d/loss", "Losses/D"),
+    (r"train/g/loss", "Losses/G"),
+    (r"epoch/d/loss", "Losses per epoch/D"),
+    (r"epoch/g/loss", "Losses per epoch/G"),
+    (r"train/d/real_(prob|logit)", r"Outputs of D/real \1"),
+    (r"train/d/fake_(prob|logit)", r"Outputs of D/fake \1"),
+    (r"epoch/d/advantage", "Outputs of D/advantage per epoch"),
+    (r"metrics/(.*)", r"Quality/\1"),
+    (r"train/images_per_s", "Speed/images per s"),
+    (r"train/(d|g)/(.*)", r"Terms of the losses/\1 \2"),
+    (r"epoch/.*", ""),  # the means of rows that are shown
+)
 CHARTS = {
     "GAN": {
-        "losses": ["Multiline", ["^train/d/loss$", "^train/g/loss$"]],
-        "D(x) and D(G(z))": [
-            "Multiline",
-            ["^train/d/real_(prob|logit)$", "^train/d/fake_(prob|logit)$"],
-        ],
-        "losses per epoch": ["Multiline", ["^epoch/d/loss$", "^epoch/g/loss$"]],
-        "val_fid": ["Multiline", ["^metrics/.*val_fid"]],
+        "losses": ["Multiline", ["^Losses/"]],
+        "D on real and fake images": ["Multiline", ["^Outputs of D/(real|fake)"]],
+        "losses per epoch": ["Multiline", ["^Losses per epoch/"]],
+        "val_fid": ["Multiline", ["^Quality/.*val_fid"]],
     }
 }
+
+
+def tag_of(name: str) -> str:
+    """The name of a scalar in TensorBoard; empty if TensorBoard does not show it."""
+    for pattern, tag in TAGS:
+        if match := re.fullmatch(pattern, name):
+            return match.expand(tag)
+    return name
 
 
 class TensorBoard(TensorBoardLogger):
@@ -176,13 +197,14 @@ class TensorBoard(TensorBoardLogger):
 
     @rank_zero_only
     def log_metrics(self, metrics: Mapping[str, float], step: int | None = None) -> None:
-        final = {name: value for name, value in metrics.items() if name.startswith("final/")}
-        self.final |= final  # written with the settings, in `finalize`
+        single = {n: value for n, value in metrics.items() if n.startswith(("final/", "best/"))}
+        self.final |= {n: value for n, value in single.items() if n.startswith("final/")}
         with collect_write_errors(self.path):
             if not self.has_layout:
                 self.experiment.add_custom_scalars(CHARTS)
                 self.has_layout = True
-            rest = {name: metrics[name] for name in metrics if name not in final}
+            named = {tag_of(n): value for n, value in metrics.items() if n not in single}
+            rest = {tag: value for tag, value in named.items() if tag}
             try:
                 super().log_metrics(rest, step)
             except ValueError as error:  # Lightning raises it for every error of the writer
@@ -212,7 +234,7 @@ class TensorBoard(TensorBoardLogger):
 
     @rank_zero_only
     def log_final_hparams(self, settings: dict[str, str | int | float], step: int) -> None:
-        """Keeps the settings. With the scalars `final/...` they become a row of the HPARAMS tab."""
+        """Keeps the settings. They become a row of the HPARAMS tab with the final metrics."""
         self.settings, self.step = settings, step
 
     @rank_zero_only
@@ -222,13 +244,24 @@ class TensorBoard(TensorBoardLogger):
             if settings:
                 # The name is a folder. "." is this one; other names add a run.
                 where = {"run_name": ".", "global_step": self.step}
-                self.experiment.add_hparams(settings, self.final, **where)
+                self.experiment.add_hparams(settings, fid_first(self.final), **where)
             super().finalize(status)
 
 
+def fid_first(final: Row) -> Row:
+    """The final metrics under their names in TensorBoard, FID first; losses if there are none."""
+    metrics = {key: value for key, value in final.items() if not key.endswith("/loss")} or final
+    keys = sorted(metrics, key=lambda key: "fid" not in key)
+    return {key.replace("final/", "Result/"): metrics[key] for key in keys}
+
+
 def hparams_of(settings: Mapping[str, Any]) -> dict[str, str | int | float]:
-    """The plain settings of a run, and the targets of its main parts, for TensorBoard's HPARAMS."""
-    plain = {name: v for name, v in settings.items() if isinstance(v, str | int | float)}
+    """The settings of a run for TensorBoard's HPARAMS tab: the learning rate first."""
+    names = ("lr", "batch_size", "epochs", "latent_dim", "ema", "seed", "name")
+    plain = {name: settings[name] for name in names if settings.get(name) is not None}
     parts = {"model": settings["model"]["generator"], "objective": settings["objective"]}
     parts |= {"family": settings["family"], "discriminator": settings["family"]["discriminator"]}
-    return plain | {name: part["_target_"].split(".", 1)[1] for name, part in parts.items()}
+    parts |= {"optimizer": settings["optimizer"]["d"]}
+    targets = {name: part["_target_"].removeprefix("ganmnist.") for name, part in parts.items()}
+    lists = {name: " ".join(settings[name] or ()) for name in ("penalty", "stabilizer", "schedule")}
+    return plain | targets | lists

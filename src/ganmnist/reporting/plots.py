@@ -125,23 +125,24 @@ def chart(svg: BytesIO) -> Iterator[Any]:
 def curves(
     named: Curves,
     unit: str,
-    level: tuple[str, float] | None = None,
+    levels: Sequence[tuple[str, float]] = (),
     ends: tuple[float, float] | None = None,
     zero: bool = True,
     log: bool = False,
 ) -> bytes:
-    """An SVG of curves, and of a level to compare them with.
+    """An SVG of curves, and of levels to compare them with.
 
     Args:
         unit: of the x axis. Curves over "batches" are running means.
-        level: the label and the value of a dashed line.
+        levels: labels and values of dashed lines. A label that begins with the name of a curve has
+            its color.
         ends: limits of the y axis; None: those of the curves.
         zero: include 0 in the y axis.
         log: use a logarithmic y axis if the values span a factor of 20 or more.
     """
     from matplotlib.ticker import LogLocator
 
-    svg, shown = BytesIO(), [level[1]] if level else []
+    svg, shown = BytesIO(), [value for _, value in levels]
     with chart(svg) as axes:
         for name, values in named.items():
             if values:
@@ -151,8 +152,9 @@ def curves(
                 line = ".-" if len(x) < 50 else "-"
                 axes.plot(x[index], y[index], line, color=COLORS[name], label=name)
                 shown += y.tolist()
-        if level:
-            axes.axhline(level[1], ls="--", color=GRAY, label=f"{level[0]}: {level[1]:.3g}")
+        for label, value in levels:
+            color = COLORS.get(label.split()[0], GRAY)
+            axes.axhline(value, ls="--", color=color, label=f"{label}: {value:.3g}")
         axes.set_xlabel(unit)
         axes.xaxis.get_major_locator().set_params(integer=True, min_n_ticks=1)
         if log and 0 < 20 * min(shown) < max(shown):

@@ -26,6 +26,7 @@ from jinja2 import Environment
 from PIL import Image
 
 from ganmnist.reporting import plots
+from ganmnist.reporting.closing import STAND_IN, quality
 from ganmnist.reporting.images import subsample
 from ganmnist.reporting.metric_info import (
     describe,
@@ -67,9 +68,11 @@ def contents(folder: Path) -> dict[str, Any]:
         "summary": summary,
         "data": summary.get("data") or get(env, "data", dict).get("name"),
         "options": {name: plain(options[name]) for name in OPTIONS if name in options},
-        "result": result(summary, metrics),
+        "verdict": verdict(summary, metrics),
+        "warnings": [str(text) for text in get(summary, "warnings", list)][:5],
+        "stand_in": STAND_IN if summary.get("stand_in_data") is True else "",
         "settings": settings(config, env),
-        **charts(read_curves(folder / "metrics.csv"), find(metrics, "val_fid_floor")),
+        **charts(read_curves(folder / "metrics.csv"), summary, find(metrics, "val_fid_floor")),
         "table": metrics_table(metrics),
         "frames": frames(folder / "samples"),
         "pair": real_and_generated(folder / "samples"),
@@ -138,10 +141,13 @@ def aligned(values: Sequence[Any]) -> list[str]:
     return [f"{v:,.{decimals}f}" if is_number(v) else number(v) for v in values]
 
 
-def result(summary: Mapping[str, Any], metrics: dict[str, Any]) -> str:
-    """The optimized metric with direction and reference; empty if it was not measured."""
+def verdict(summary: Mapping[str, Any], metrics: dict[str, Any]) -> list[str]:
+    """The quality of the last and of the best weights, otherwise the optimized metric."""
+    with suppress(AttributeError, KeyError, TypeError, ValueError):  # a damaged summary.json
+        if lines := [*quality(metrics)]:
+            return lines
     value, key = summary.get("value"), str(summary.get("metric"))
-    return describe(key, {"raw": value}, metrics) if is_number(value) else ""
+    return [describe(key, {"raw": value}, metrics)] if is_number(value) else []
 
 
 def settings(config: dict[str, Any], env: dict[str, Any]) -> dict[str, str]:
@@ -239,7 +245,9 @@ def uri(kind: str, content: bytes) -> str:
     return f"data:image/{kind};base64,{b64encode(content).decode()}"
 
 
-def charts(curves: plots.Curves, floor: Any) -> dict[str, list[tuple[str, str]]]:
+def charts(
+    curves: plots.Curves, summary: Mapping[str, Any], floor: Any
+) -> dict[str, list[tuple[str, str]]]:
     """The titles and charts of two sections. Charts without values are left out."""
 
     def chart(title: str, unit: str, names: dict[str, str], **scale: Any) -> list[tuple[str, str]]:
@@ -255,18 +263,20 @@ def charts(curves: plots.Curves, floor: Any) -> dict[str, list[tuple[str, str]]]
     entropy = {"trained weights": "val_class_entropy", "EMA weights": "val_class_entropy_ema"}
     modes = {"trained weights": "modes", "EMA weights": "modes_ema"}
     quality = {"trained weights": "high_quality", "EMA weights": "high_quality_ema"}
-    real = ("real images", floor) if is_number(floor) else None
-    even = ("equally frequent classes", math.log(10))
+    real = [("real images", floor)] if is_number(floor) else []
+    even = [("equally frequent classes", math.log(10))]
+    levels = zip("DG", get(summary, "equilibrium", list), strict=False)
+    equilibrium = [(f"{name} at equilibrium", level) for name, level in levels if is_number(level)]
     return {
         "training": [
-            *chart("Losses", "batches", losses),
+            *chart("Losses", "batches", losses, levels=equilibrium),
             *chart("Mean output of D", "batches", outputs, ends=(0, 1)),
             *chart("Mean logit of D", "batches", logits),
         ],
         "validation": [
-            *chart("val_fid (lower is better)", "epochs", fid, level=real, log=True),
+            *chart("val_fid (lower is better)", "epochs", fid, levels=real, log=True),
             *chart(
-                "val_class_entropy (higher is better)", "epochs", entropy, level=even, zero=False
+                "val_class_entropy (higher is better)", "epochs", entropy, levels=even, zero=False
             ),
             *chart("modes (higher is better)", "epochs", modes),
             *chart("high_quality (higher is better)", "epochs", quality, ends=(0, 1)),

@@ -15,6 +15,7 @@ import sys
 import threading
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
+from itertools import pairwise
 from operator import add, mul
 from typing import Any, NoReturn
 
@@ -89,7 +90,8 @@ def run(
     setup()
     typed: list[Override] = []
     try:
-        overrides = resume.extend([parse_list(word, config_name) for word in args])
+        settings = [parse_list(arg, config_name) for arg in name_run(args, config_name)]
+        overrides = resume.extend(settings)
         typed = parse(overrides)
     except UserError as error:
         fail(str(error))
@@ -117,6 +119,16 @@ def run(
         )
     finally:
         os.environ.pop(resume.RESUMED, None)  # of this run, not of what its program starts next
+
+
+def name_run(args: Sequence[str], command: str) -> list[str]:
+    """Turns one bare folder into run=FOLDER, for commands with this setting."""
+    pairs = pairwise(["", *args])  # not the value of a flag, such as --config-dir DIR
+    bare = [arg for flag, arg in pairs if os.path.isdir(arg) and flag[:1] != "-"]
+    if "run" not in SETTINGS[command] or len(bare) != 1:
+        return [*args]
+    quoted = "'" + bare[0].replace("\\", "\\\\").replace("'", "\\'") + "'"
+    return [f"run={quoted}" if arg in bare else arg for arg in args]
 
 
 def parse_list(word: str, command: str) -> str:

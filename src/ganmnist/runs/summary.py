@@ -33,7 +33,7 @@ class WarningCollector(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         if record.levelno == logging.WARNING:
-            self.warnings.append(record.getMessage())
+            self.warnings.append(" ".join(record.getMessage().replace("#", " ").split()))
 
 
 class RunSummary:
@@ -125,6 +125,7 @@ def results(trainer: L.Trainer, gan: GAN, data: DataModule) -> dict[str, Any]:
         "batches_seen": gan.state.batches_seen,
         "images_seen": images,
         "scalars": scalars,
+        "equilibrium": [*gan.loss_terms.equilibrium],  # losses of D and G
     }
 
 
