@@ -4,7 +4,13 @@
 
 The plain loop has the same networks, batch size and order of updates: a DataLoader over
 torchvision's MNIST with ToTensor and Normalize, eager float32, standard Adam, losses read at every
-step. ganmnist runs with logging, images, validation and checkpoints, in float32 and in bfloat16.
+step. ganmnist runs with logging, images, validation and checkpoints, in float32 and, on a CPU with
+instructions for bfloat16, in bfloat16. The results of each kind of CPU are kept. To measure as on a
+CPU without AVX-512:
+
+    ONEDNN_MAX_CPU_ISA=AVX2 ATEN_CPU_CAPABILITY=avx2 python scripts/benchmark.py
+
+The case `emulation` measures how much longer recipe A takes in bfloat16 without these instructions.
 
 The programs run one after the other, each in its own process, because ganmnist changes the memory
 allocator's settings, which would speed up the next program. The result is the ratio within one
@@ -18,7 +24,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import platform
 import shlex
 import tempfile
 import time
@@ -45,6 +50,7 @@ from torchvision import datasets, transforms
 from ganmnist.callbacks import Evaluation
 from ganmnist.runs import command_line
 from ganmnist.runs.build import build
+from ganmnist.runs.cpu import available_cores, capability, cpu_model, native_bfloat16
 from ganmnist.runs.folders import conf_dir
 from ganmnist.runs.norm import resolve_norm
 from ganmnist.utils.batch import Batch
@@ -146,20 +152,51 @@ def measure(case: str, repeats: int, root: str) -> dict[str, object]:
     settings, epochs, every = CASES[case]
     public = [*settings, f"epochs={epochs}", "trainer=cpu"]
     settings = [*public, "data=mnist", f"data.root={root}"]
-    speeds: dict[str, list[float]] = {"float32": [], "plain": [], "bfloat16": []}
+    speeds: dict[str, list[float]] = {"float32": [], "plain": []}
+    if native_bfloat16():
+        speeds["bfloat16"] = []
     for repetition in range(repeats):
         speeds["float32"].append(in_new_process(ganmnist_speed, settings, every))
         speeds["plain"].append(in_new_process(plain_speed, settings))
-        bfloat16 = [*settings, "trainer.precision=bf16-mixed"]
-        speeds["bfloat16"].append(in_new_process(ganmnist_speed, bfloat16, every))
+        if "bfloat16" in speeds:
+            bfloat16 = [*settings, "trainer.precision=bf16-mixed"]
+            speeds["bfloat16"].append(in_new_process(ganmnist_speed, bfloat16, every))
         newest = ", ".join(f"{name} {values[-1]:.0f}" for name, values in speeds.items())
         print(f"{case} repetition {repetition + 1}: {newest} images/s", flush=True)
     report: dict[str, object] = {"settings": shlex.join(public), "images_per_s": speeds}
-    for name in ("float32", "bfloat16"):
+    for name in speeds.keys() - {"plain"}:
         ratios = [a / b for a, b in zip(speeds[name], speeds["plain"], strict=True)]
         spread = {"median": median(ratios), "lowest": min(ratios), "highest": max(ratios)}
         report[f"{name}_over_plain"] = {key: round(value, 2) for key, value in spread.items()}
     return report
+
+
+def measure_emulation(repeats: int, root: str) -> dict[str, object]:
+    """Seconds of 20 batches of recipe A in emulated bfloat16, over those in float32."""
+    if native_bfloat16():
+        raise SystemExit("emulation: this CPU has bfloat16. Set ONEDNN_MAX_CPU_ISA=AVX2.")
+    public = ["experiment=paper_dcgan", "epochs=1", "trainer.limit_train_batches=20", "trainer=cpu"]
+    settings = [*public, "metrics=none", "data=mnist", f"data.root={root}"]
+    ratios = []
+    for _ in range(repeats):
+        float32, bfloat16 = (
+            in_new_process(bare_speed, [*settings, f"trainer.precision={precision}"])
+            for precision in ("32-true", "bf16-mixed")
+        )
+        ratios.append(round(float32 / bfloat16, 1))
+        print(f"emulation: {ratios[-1]} times as long", flush=True)
+    return {"settings": shlex.join(public), "float32_over_bfloat16": ratios}
+
+
+def bare_speed(settings: Sequence[str]) -> float:
+    """Images/s of the training steps alone."""
+    with tempfile.TemporaryDirectory() as folder:
+        config = configuration([*settings, f"folder={folder}", "callbacks=none", "logger=none"])
+        trainer, gan, data = build(config)
+        stopwatch = Stopwatch()
+        trainer.callbacks.append(stopwatch)  # type: ignore[attr-defined]
+        trainer.fit(gan, datamodule=data)
+        return float(gan.state.batches_seen * config.batch_size / stopwatch.seconds)
 
 
 def main() -> None:
@@ -169,16 +206,22 @@ def main() -> None:
     parser.add_argument("--root", default=os.environ.get("GANMNIST_DATA", "data"))
     parser.add_argument("--out", type=Path, default=Path("docs/benchmarks.json"))
     arguments = parser.parse_args()
-    if unknown := {*arguments.cases} - CASES.keys():
-        parser.error(f"Unknown case {', '.join(unknown)}. Available: {', '.join(CASES)}.")
+    if unknown := {*arguments.cases} - {*CASES, "emulation"}:
+        available = ", ".join([*CASES, "emulation"])
+        parser.error(f"Unknown case {', '.join(unknown)}. Available: {available}.")
 
     results = json.loads(arguments.out.read_text()) if arguments.out.exists() else {}
     for case in arguments.cases:
-        results[case] = {
+        measured = (
+            measure_emulation(arguments.repeats, arguments.root)
+            if case == "emulation"
+            else measure(case, arguments.repeats, arguments.root)
+        )
+        results.setdefault(case, {})[capability()] = {
             "command": f"python scripts/benchmark.py {case} --repeats {arguments.repeats}",
             "date": date.today().isoformat(),
-            "machine": f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}",
-            **measure(case, arguments.repeats, arguments.root),
+            "machine": f"{cpu_model()}, {available_cores()} cores, torch {torch.__version__}",
+            **measured,
         }
         arguments.out.write_text(json.dumps(results, indent=2) + "\n")
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -23,7 +22,7 @@ from typing import Any
 
 import torch
 
-from ganmnist.runs.cpu import cpu_model
+from ganmnist.runs.cpu import available_cores, capability, cpu_model
 
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 
@@ -40,10 +39,26 @@ def run(args: list[str], seed: int, folder: str) -> dict[str, Any]:
     return {
         "date": date.today().isoformat(),
         "seed": seed,
+        "cpu": f"{cpu_model()}, {capability()}",
         "seconds": round(seconds, 1),
         "images_seen": summary["images_seen"],
         "ended_early": summary["epochs"] < summary["settings"]["epochs"],
         **{name: round(value, 4) for name, value in metrics["final"]["ema"].items()},
+    }
+
+
+def deviations(runs: list[dict[str, Any]]) -> dict[str, dict[str, list[float]]]:
+    """The mean and the standard deviation over the seeds, for each kind of CPU with several."""
+    kinds: dict[str, list[dict[str, Any]]] = {}
+    for run in runs:
+        kinds.setdefault(str(run.get("cpu")), []).append(run)
+    return {
+        cpu: {
+            name: [round(f([run[name] for run in same]), 4) for f in (mean, stdev)]
+            for name in ("seconds", "fid")
+        }
+        for cpu, same in kinds.items()
+        if len(same) > 1
     }
 
 
@@ -64,12 +79,8 @@ def main() -> None:
         ordered = [runs[seed] for seed in sorted(runs)]
         results = {
             "command": " ".join(["python", *args[1:]]),
-            "machine": f"{os.cpu_count()} cores, {cpu_model()}, torch {torch.__version__}",
-            "mean_and_deviation": {
-                name: [round(f([r[name] for r in ordered]), 4) for f in (mean, stdev)]
-                for name in ("seconds", "fid")
-                if len(ordered) > 1
-            },
+            "machine": f"{available_cores()} cores, torch {torch.__version__}",
+            "mean_and_deviation": deviations(ordered),
             "runs": ordered,
         }
         file.write_text(json.dumps(results, indent=2) + "\n")

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import logging
 import math
+import os
+import sys
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import partial
@@ -73,6 +75,8 @@ def train(config: DictConfig, validate: Callable[[DictConfig], None] = check_tra
         KeyboardInterrupt: Ctrl-C, after everything has been written.
     """
     folder = Path(config.folder)
+    if "torch" not in sys.modules and os.environ.get("LOCAL_RANK", "0") == "0":
+        log.info("%s: loading PyTorch ...", folder)  # takes seconds
     with (
         lock_dir(folder) if processes.is_rank_zero() else nullcontext(),
         tolerate_write_errors() as write_errors,

@@ -3,11 +3,13 @@
 import json
 import logging
 from pathlib import Path
+from statistics import median
 
 import pytest
 import torch
 from helpers.config import configuration
 from helpers.launch import BRIEF, launch
+from helpers.paths import ROOT
 
 from ganmnist.runs import precision
 
@@ -42,6 +44,12 @@ def test_emulated_bfloat16_has_a_warning(
     precision.resolve_precision(config)
     assert config.trainer.precision == "bf16-mixed"
     assert f"about {precision.EMULATION_FACTOR} times as long" in caplog.text
+
+
+def test_factor_of_the_warning_is_measured() -> None:
+    content = json.loads((ROOT / "docs/benchmarks.json").read_text())["emulation"]
+    [ratios] = (kind["float32_over_bfloat16"] for kind in content.values())
+    assert round(median(ratios)) == precision.EMULATION_FACTOR
 
 
 def test_resume_keeps_the_precision_on_another_cpu(

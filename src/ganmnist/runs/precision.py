@@ -10,8 +10,9 @@ from ganmnist.runs.hardware import choose_devices, has_native_bfloat16
 
 log = logging.getLogger(__name__)
 
-# Time of recipe A in emulated bfloat16, relative to float32 (docs/benchmarks.json).
-EMULATION_FACTOR = 14
+# Time of a training step of recipe A in emulated bfloat16, relative to float32: case `emulation` in
+# docs/benchmarks.json.
+EMULATION_FACTOR = 10
 
 
 def resolve_precision(config: DictConfig, saved: str | None = None) -> None:
