@@ -132,7 +132,15 @@ def test_every_experiment_trains(experiment: str, tmp_path: Path, data_root: Pat
     value = train(configuration(f"folder={tmp_path}", f"experiment={experiment}", *few, *narrow))
 
     expected = {
-        *("env.json", "summary.json", "metrics.csv", "losses.png", "progress.gif", "epochs.png"),
+        *(
+            "env.json",
+            "config.yaml",
+            "summary.json",
+            "metrics.csv",
+            "losses.png",
+            "progress.gif",
+            "epochs.png",
+        ),
         *("checkpoints/last.ckpt", "samples/real_000002.png", "samples/fake_000002.png"),
         "samples/epoch_001.png",
     }
@@ -161,7 +169,7 @@ def test_ttur_works_with_experiments_with_one_learning_rate() -> None:
 def test_training_without_callbacks_writes_a_summary(tmp_path: Path, data_root: Path) -> None:
     none = ("callbacks=none", "logger=none", "data=digits", "trainer=cpu", "model=mlp")
     train(configuration(f"folder={tmp_path}", *none, "epochs=1", "trainer.limit_train_batches=2"))
-    assert {path.name for path in tmp_path.iterdir()} == {"env.json", "summary.json"}
+    assert {path.name for path in tmp_path.iterdir()} == {"env.json", "config.yaml", "summary.json"}
     assert json.loads((tmp_path / "summary.json").read_text())["batches_seen"] == 2
 
 

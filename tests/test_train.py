@@ -90,7 +90,7 @@ def test_folder_has_all_files_and_no_others(run: Path) -> None:
     assert board
     assert files - board == {
         *(f".hydra/{name}.yaml" for name in ("config", "hydra", "overrides")),
-        *("train.log", "env.json", "metrics.csv", "summary.json", "losses.png"),
+        *("train.log", "env.json", "config.yaml", "metrics.csv", "summary.json", "losses.png"),
         *("progress.gif", "epochs.png", "report.html", "tensorboard/hparams.yaml"),
         *("checkpoints/last.ckpt", "checkpoints/best.ckpt", "samples/neighbors.png"),
         *(f"samples/{kind}_{n:06d}.png" for kind in ("real", "fake") for n in (3, 6, 9, 12)),

@@ -25,7 +25,13 @@ from ganmnist.runs.checks import check_training
 from ganmnist.runs.folders import conf_dir, lock_dir, remove_refused, require_no_run
 from ganmnist.runs.summary import RunSummary, results
 from ganmnist.utils.errors import UserError, is_out_of_memory
-from ganmnist.utils.files import WriteErrors, record_write_error, tolerate_write_errors, write_json
+from ganmnist.utils.files import (
+    WriteErrors,
+    record_write_error,
+    tolerate_write_errors,
+    write_json,
+    write_yaml,
+)
 
 if TYPE_CHECKING:
     import lightning as L
@@ -100,11 +106,12 @@ def train_locked(
     trained = False
     had_overrides = (folder / resume.STARTED).exists()
 
-    def on_train_start(trainer: L.Trainer, data: DataModule) -> None:
+    def on_train_start(trainer: L.Trainer, gan: GAN, data: DataModule) -> None:
         nonlocal may_write, trained
         may_write = trained = True
         if processes.is_rank_zero():
             write_environment(folder, config, trainer, data)
+            write_yaml(folder / "config.yaml", dict(gan.hparams))
             if config.resume:
                 resume.save_overrides(folder, HydraConfig.get().overrides.task)
 
@@ -119,7 +126,7 @@ def train_locked(
                 trainer, gan, data = build(config)
             found, asked = data.dataset.name, OmegaConf.select(config, "data._target_")
             summary.add(data=found, stand_in_data=asked == AUTO and found != "MNIST")
-            append_on_train_start(trainer, lambda: on_train_start(trainer, data))
+            append_on_train_start(trainer, lambda: on_train_start(trainer, gan, data))
             checkpoint = Path(config.resume) / resume.LAST if config.resume else None
             try:
                 with processes.exit_together(

@@ -9,7 +9,7 @@ import pytest
 import torch
 from helpers.config import configuration
 from helpers.launch import BRIEF, launch
-from helpers.paths import ROOT
+from helpers.paths import CHECKOUT
 
 from ganmnist.runs import precision
 
@@ -47,7 +47,7 @@ def test_emulated_bfloat16_has_a_warning(
 
 
 def test_factor_of_the_warning_is_measured() -> None:
-    content = json.loads((ROOT / "docs/benchmarks.json").read_text())["emulation"]
+    content = json.loads((CHECKOUT / "docs/benchmarks.json").read_text())["emulation"]
     [ratios] = (kind["float32_over_bfloat16"] for kind in content.values())
     assert round(median(ratios)) == precision.EMULATION_FACTOR
 

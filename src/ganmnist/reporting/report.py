@@ -57,7 +57,8 @@ def write(folder: Path) -> None:
 def contents(folder: Path) -> dict[str, Any]:
     """The variables of the template, which leaves out empty ones."""
     summary, env = (load(folder / f"{name}.json", dict) for name in ("summary", "env"))
-    config = load(folder / ".hydra/config.yaml", dict)
+    # The values of the run; Hydra's file has those before `auto` was resolved.
+    config = load(folder / "config.yaml", dict) or load(folder / ".hydra/config.yaml", dict)
     options = get(summary, "settings", dict) | config
     metrics = get(summary, "metrics", dict)
     command = [str(word) for word in get(env, "command", list)]
@@ -154,8 +155,10 @@ def settings(config: dict[str, Any], env: dict[str, Any]) -> dict[str, str]:
     """The parts of the run, as far as they are known."""
     gan, model, trainer = (get(config, part, dict) for part in ("gan", "model", "trainer"))
     family, optimizers = get(config, "family", dict), get(config, "optimizer", dict)
-    # Parts that the family sets itself. The others refer to the model and the objective.
-    own = [family.get(part) for part in ("generator", "discriminator", "encoder", "objective")]
+    # Parts that the family sets itself. The others are those of the model and the objective.
+    shared = [model.get("generator"), model.get("discriminator"), config.get("objective")]
+    parts_of_family = ("generator", "discriminator", "encoder", "objective")
+    own = [part for part in map(family.get, parts_of_family) if part not in shared]
     same = optimizers.get("d") == optimizers.get("g")
     revision, _, changes = get(env, "git", str).partition("+")
     latent = family.get("latent")

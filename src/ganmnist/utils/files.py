@@ -11,6 +11,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from ganmnist.utils.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -115,6 +117,11 @@ def check_writable(path: Path) -> Path:
 def write_json(path: Path, content: dict[str, Any]) -> None:
     with atomic_write(path) as part:
         part.write_text(json.dumps(nan_to_null(content), indent=2) + "\n")
+
+
+def write_yaml(path: Path, content: dict[str, Any]) -> None:
+    with atomic_write(path) as part:
+        part.write_text(yaml.safe_dump(content, sort_keys=False))
 
 
 def nan_to_null(content: Any) -> Any:
