@@ -20,6 +20,7 @@ from lightning.pytorch.loggers import Logger, TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
 from PIL import Image
 
+from ganmnist.reporting.metric_info import is_metric
 from ganmnist.utils.files import atomic_replace, collect_write_errors
 
 log = logging.getLogger(__name__)
@@ -249,10 +250,19 @@ class TensorBoard(TensorBoardLogger):
 
 
 def fid_first(final: Row) -> Row:
-    """The final metrics under their names in TensorBoard, FID first; losses if there are none."""
-    metrics = {key: value for key, value in final.items() if not key.endswith("/loss")} or final
-    keys = sorted(metrics, key=lambda key: "fid" not in key)
-    return {key.replace("final/", "Result/"): metrics[key] for key in keys}
+    """The final metrics under their names in TensorBoard, FID first; losses if there are none.
+
+    Values of real images are left out.
+    """
+    values = {key.removeprefix("final/"): value for key, value in final.items()}
+    references = ("fid_floor", "val_fid_floor", "real_.*", "nn_accuracy_untrained", "l1_input")
+    metrics = {
+        key: value
+        for key, value in values.items()
+        if not key.endswith("/loss") and not any(is_metric(key, name) for name in references)
+    }
+    keys = sorted(metrics or values, key=lambda key: not is_metric(key.removesuffix("_ema"), "fid"))
+    return {f"Result/{key}": values[key] for key in keys}
 
 
 def hparams_of(settings: Mapping[str, Any]) -> dict[str, str | int | float]:
