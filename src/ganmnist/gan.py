@@ -57,10 +57,11 @@ class GAN(ResumableModule):
         optimizers: `d` and `g` build an optimizer from parameters.
         channels: C of the images.
         penalties, auxiliary: further loss terms by name.
-        stabilizers: changes of D, of the objective or of the generator step by name, applied in
-            this order.
+        stabilizers: changes of D, of the objective or of the generator step, by name. They apply
+            in the order of the mapping.
         schedules: change the settings of both optimizers during the run.
-        labels: labels of samples for images and metrics; None: G takes no labels.
+        labels: labels for G in image grids and metrics (training uses those of the batch);
+            None: G takes no labels.
         options: options of the training step.
 
     Raises:
@@ -112,7 +113,7 @@ class GAN(ResumableModule):
     # Inputs of the discriminator. Families override these.
 
     def real_inputs(self, batch: Batch, z: Tensor) -> Batch:
-        """The real inputs of D. z are the latents (B, Z) of the fake inputs."""
+        """The real inputs of D. z are the latents (B, Z) that this step has sampled."""
         return batch
 
     def fake_inputs(self, batch: Batch, z: Tensor) -> Batch:
@@ -146,7 +147,7 @@ class GAN(ResumableModule):
         """min_D L_D(D(x), D(G(z))). Returns the fakes, for the generator step."""
         grad = self.is_g_step and self.reuses_fakes
         fakes = [self.sample_fake(batch, grad) for batch in batches]
-        outputs = [self.d_outputs(x, fake) for x, fake in zip(batches, fakes, strict=True)]
+        outputs = [self.d_outputs(b, fake) for b, fake in zip(batches, fakes, strict=True)]
         self.minimize("d", outputs)
         for term in self.loss_terms.all:
             term.after_d_step(self.discriminator)
@@ -156,7 +157,7 @@ class GAN(ResumableModule):
         """min_G L_G(D(x), D(G(z))), D frozen. Without `fakes`, new ones are sampled."""
         fakes = fakes or [self.sample_fake(batch) for batch in batches]
         with frozen(self.parameters_of["d"]):
-            outputs = [self.g_outputs(x, fake) for x, fake in zip(batches, fakes, strict=True)]
+            outputs = [self.g_outputs(b, fake) for b, fake in zip(batches, fakes, strict=True)]
             self.minimize("g", outputs)
 
     def d_outputs(self, batch: Batch, fake: FakeSample) -> DiscriminatorOutputs:
@@ -166,8 +167,8 @@ class GAN(ResumableModule):
         real_grad, fake_grad = self.loss_terms.needs_real_grad, self.loss_terms.needs_fake_grad
         return DiscriminatorOutputs(
             self.discriminator,
-            real.detach(real_grad),
-            fake.inputs.detach(fake_grad),
+            real.detach(requires_grad=real_grad),
+            fake.inputs.detach(requires_grad=fake_grad),
             joint_forward=self.discriminator.per_sample and not (real_grad or fake_grad),
         )
 
@@ -198,7 +199,7 @@ class GAN(ResumableModule):
     # Parts of the training step.
 
     def collect(self, batch: Batch) -> list[Batch]:
-        """Counts and seeds a batch. Returns `accumulate` batches, or none yet."""
+        """Counts a batch, seeds its random numbers. Returns `accumulate` batches, or none yet."""
         batches = self.state.collect(batch, self.options.accumulate)
         key = (self.options.seed, self.global_rank, self.state.batches_seen)
         seed_device(self.device, "step", *key)
@@ -266,7 +267,7 @@ class GAN(ResumableModule):
     def configure_optimizers(self) -> list[Optimizer]:
         parameters = self.parameters_of.items()
         optimizers = [self.optimizer_factories[network](ps) for network, ps in parameters]
-        apply_schedules(self.schedules, optimizers, 0.0)  # refuses unfit ones
+        apply_schedules(self.schedules, optimizers, 0.0)  # may raise ValueError
         return optimizers
 
     # Images and metrics.
@@ -291,8 +292,8 @@ class GAN(ResumableModule):
         return {}
 
     @property
-    def class_counts(self) -> dict[str, int]:
-        """The number of classes that the networks expect, by the name of the setting."""
+    def expected_classes(self) -> dict[str, int]:
+        """For each setting of the family, the number of classes that the networks expect."""
         return {} if self.labels is None else {"family.labels.n_classes": self.labels.n_classes}
 
     # Start of a training.
@@ -313,12 +314,12 @@ class GAN(ResumableModule):
         if self.ema is not None:
             self.ema.reset(self.generator)
 
-        batch, batches = first_batches(real_images, batch_size)
+        images, n_batches = first_batches(real_images, batch_size)
 
         def forward() -> None:
-            z = self.latent(len(batch.x), self.device)
-            self.discriminator(self.real_inputs(batch, z))
+            z = self.latent(len(images.x), self.device)
+            self.discriminator(self.real_inputs(images, z))
 
-        init_from_data(self.discriminator, forward, batches)
+        init_from_data(self.discriminator, forward, n_batches)
         for term in self.loss_terms.all:
             term.after_initialization(self.discriminator)

@@ -70,11 +70,12 @@ def train(config: DictConfig, validate: Callable[[DictConfig], None] = check_tra
     """Trains with a configuration and returns the scalar that `optimized_metric` names.
 
     summary.json, with the status, is written after an interruption or a failure, too; the report
-    also, unless Ctrl-C came twice.
+    also, unless Ctrl-C came twice. A run that is refused before the training leaves no folder; a
+    refused job of a sweep has the error in its summary.json.
 
     Args:
         config: the configuration of conf/train.yaml.
-        validate: checks it, and raises UserError, which summary.json then contains.
+        validate: checks it, and raises UserError.
 
     Raises:
         UserError: a setting is invalid, or a file could not be written.
@@ -135,7 +136,7 @@ def train_locked(
                     fit(trainer, gan, data, checkpoint)
             finally:
                 summary.add(**results(trainer, gan, data))
-            summary.add(status="incomplete")  # if `check_written` refuses
+            summary.add(status="incomplete")  # stays if `check_written` raises
             if had_overrides and processes.is_rank_zero():
                 save_lost_overrides(folder)
             summary.add(missing={str(path): why for path, why in write_errors.items()})
@@ -147,7 +148,7 @@ def train_locked(
         raise
     finally:
         if config.metrics.get("table", True):  # not with metrics=none
-            summary.warn_without_value()
+            summary.warn_if_value_missing()
         write_summary()
         if processes.is_rank_zero() and may_write and config.callbacks:
             if not summary.forced_exit:

@@ -7,7 +7,7 @@ from helpers.launch import BRIEF, launch
 
 from ganmnist import evaluate
 from ganmnist.commands import report
-from ganmnist.runs.command_line import name_run
+from ganmnist.runs.command_line import expand_bare_folder
 
 
 @pytest.mark.parametrize("form", ["run={}", "{}"])
@@ -42,11 +42,11 @@ def test_mistake_gives_one_sentence(
 def test_bare_folder_is_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "a b").mkdir()
     monkeypatch.chdir(tmp_path)
-    assert name_run(["a b", "which=last"], "evaluate") == ["run='a b'", "which=last"]
-    assert name_run(["which=last", "a b"], "generate") == ["which=last", "run='a b'"]
-    assert name_run(["--config-dir", "a b"], "evaluate") == ["--config-dir", "a b"]
-    assert name_run(["a b"], "train") == ["a b"]
-    assert name_run(["missing"], "evaluate") == ["missing"]
+    assert expand_bare_folder(["a b", "which=last"], "evaluate") == ["run='a b'", "which=last"]
+    assert expand_bare_folder(["which=last", "a b"], "generate") == ["which=last", "run='a b'"]
+    assert expand_bare_folder(["--config-dir", "a b"], "evaluate") == ["--config-dir", "a b"]
+    assert expand_bare_folder(["a b"], "train") == ["a b"]
+    assert expand_bare_folder(["missing"], "evaluate") == ["missing"]
 
 
 def test_evaluate_takes_a_bare_folder(

@@ -64,7 +64,7 @@ class Scalars(Callback):
                     self.restore_scalars(logger.truncate_after(gan.state.batches_seen) or {}, gan)
 
     def restore_scalars(self, rows: Mapping[int, Row], gan: GAN) -> None:
-        """Restores the state of a resumed run from its rows by step."""
+        """Restores the state of a resumed run from its rows, keyed by batches seen."""
         for step, row in rows.items():
             self.keep_losses(step, row)
             if step > gan.state.epoch_start:
@@ -158,7 +158,7 @@ class Scalars(Callback):
                 self.per_batch[name].extend((step, row[name]))
 
     def send_to_loggers(self, trainer: L.Trainer, rows: dict[int, Row]) -> Row:
-        """Sends rows by step to all loggers. Returns the means over the rows."""
+        """Sends rows, keyed by batches seen, to all loggers. Returns the means over the rows."""
         window = {name: mean for name, mean in means(rows.values()).items() if name != "epoch"}
         for logger in trainer.loggers:
             if isinstance(logger, LogRows):
@@ -168,7 +168,7 @@ class Scalars(Callback):
         return window
 
     def send_to_callbacks(self, trainer: L.Trainer, gan: GAN, rows: dict[int, Row]) -> None:
-        """Sends rows by step to callbacks, which may end the run."""
+        """Sends rows, keyed by batches seen, to callbacks, which may end the run."""
         for callback in trainer.callbacks:
             if isinstance(callback, OnScalars):
                 callback.on_scalars(rows, gan)

@@ -27,8 +27,8 @@ class EncoderGAN(GAN):
 
     def initialize(self, real_images: Callable[[int], Batch], batch_size: int) -> None:
         super().initialize(real_images, batch_size)
-        batch, batches = first_batches(real_images, batch_size)
-        init_from_data(self.encoder, lambda: self.encoder(batch), batches)
+        images, n_batches = first_batches(real_images, batch_size)
+        init_from_data(self.encoder, lambda: self.encoder(images), n_batches)
 
     def encode(self, real: Batch) -> Tensor:
         """E(x) (B, Z), in evaluation mode."""

@@ -123,10 +123,10 @@ class MutualInformationLoss(LossTerm):
 
 
 class InfoGAN(GAN):
-    """A GAN with grids for each part of the code, and the accuracy of the category."""
+    """A GAN with grids for each part of the code, and the error of the category."""
 
     latent: StructuredLatent
-    steps = 10  # of a continuous code from -2 to 2; in training it is in [-1, 1]
+    columns = 10  # values of a continuous code, from -2 to 2; in training it is in [-1, 1]
 
     def extra_images(self, real_images: Callable[[int], Batch]) -> dict[str, Tensor]:
         """`categories`: one column per category. `continuous_1` and so on: one row per category.
@@ -139,9 +139,9 @@ class InfoGAN(GAN):
         z[..., :k] = torch.eye(k)
         grids = {"categories": z}
         for i in range(k, k + latent.n_continuous):
-            z = latent(1, "cpu", rng).repeat(k, self.steps, 1)
+            z = latent(1, "cpu", rng).repeat(k, self.columns, 1)
             z[..., :k] = torch.eye(k)[:, None]
-            z[..., i] = torch.linspace(-2, 2, self.steps)
+            z[..., i] = torch.linspace(-2, 2, self.columns)
             grids[f"continuous_{i - k + 1}"] = z
         return {
             name: torch.unflatten(self.sample(z.flatten(0, 1).to(self.device)), 0, z.shape[:2])

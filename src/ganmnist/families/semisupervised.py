@@ -108,7 +108,7 @@ class SemiSupervised(GAN):
         return term
 
     @property
-    def class_counts(self) -> dict[str, int]:
+    def expected_classes(self) -> dict[str, int]:
         classifier = find_classifier(self.discriminator)
         return {"family.discriminator.n_classes": classifier.n_classes}
 

@@ -115,8 +115,7 @@ class BCE(Objective):
         with torch.autocast(logits.device.type, enabled=False):
             probability = logits.sigmoid()
             loss = F.binary_cross_entropy(probability.nan_to_num(), targets)
-        # A failed assertion of PyTorch on a GPU would end the process without a message. For a NaN
-        # probability, the loss is NaN.
+        # `nan_to_num` avoids a failed assertion on a GPU. The added 0 * NaN makes the loss NaN.
         return loss + 0 * probability.sum()
 
 
@@ -138,8 +137,8 @@ class Minimax(BCE):
 class LeastSquares(Objective):
     """LSGAN (Mao et al., 2016, arXiv 1611.04076): targets a for fake, b for real, c for G.
 
-    The default is the paper's second choice of targets. With its first, a = -1, b = 1, c = 0, and
-    the optimal D, G minimizes the Pearson chi-squared divergence of p + q from 2 q, for the
+    The default is the paper's second choice of targets. With its first (a = -1, b = 1, c = 0), and
+    against the optimal D, G minimizes the Pearson chi-squared divergence of p + q from 2 q, for the
     densities p of real and q of fake images.
     """
 
@@ -224,7 +223,8 @@ class Hinge(Objective):
 class RelativisticPairing(Objective):
     """RpGAN: pairs of real and fake images (RSGAN of Jolicoeur-Martineau, 2018, arXiv 1807.00734).
 
-    With R1 and R2 it is R3GAN's loss (Huang et al., 2024, arXiv 2501.05441), which calls it RpGAN.
+    The name RpGAN is from R3GAN (Huang et al., 2024, arXiv 2501.05441), whose loss has R1 and R2
+    in addition.
     """
 
     equilibrium = (math.log(2), math.log(2))
@@ -366,7 +366,7 @@ class ObjectiveWrapper(Objective):
         self.constrains_lipschitz = objective.constrains_lipschitz
         self.supports_unrolling = objective.supports_unrolling
 
-    # Properties, because label smoothing and an interval change the values later.
+    # Properties, because the wrapped objective may change them later, as label smoothing does.
 
     @property
     def equilibrium(self) -> tuple[float | None, float | None]:  # type: ignore[override]

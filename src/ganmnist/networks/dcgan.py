@@ -76,7 +76,7 @@ class ConvTransposeFrom1x1(nn.ConvTranspose2d):
 class FinalConv(nn.Conv2d):
     """A convolution of feature maps as large as the kernel, computed as a matrix product.
 
-    The feature maps are rows (B, H W C), in channels_last order.
+    The input is flattened to (B, H W C), with the channels last.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -123,9 +123,9 @@ class Discriminator(Base):
             blocks.append(nn.LeakyReLU(slope, inplace=True))
         self.blocks = nn.Sequential(*blocks)
         self.per_sample = norm != "batch"
-        last = (channels, *widths)[-1]
-        self.n_features = last * kernels[-1] ** 2
-        self.last = FinalConv(last, 1, kernels[-1], bias=bias)
+        last_width = (channels, *widths)[-1]
+        self.n_features = last_width * kernels[-1] ** 2
+        self.last = FinalConv(last_width, 1, kernels[-1], bias=bias)
         self.apply(init_weights)
 
     def features(self, batch: Batch) -> Tensor:

@@ -49,7 +49,8 @@ def build(config: DictConfig) -> tuple[L.Trainer, GAN, DataModule]:
     resolve_norm(config)
     resolve_precision(config, resume.saved_precision(config.resume) if config.resume else None)
     settings = OmegaConf.to_container(config, resolve=True)
-    # Checked last, because they interpolate other nodes: an error names the node with the value.
+    # Checked last: they repeat other nodes by interpolation, and an error names the original node,
+    # such as optimizer.d.lr, not family.optimizers.d.lr.
     interpolating = ("family", "datamodule", "callbacks")
     check_arguments(dict(sorted(settings.items(), key=lambda item: item[0] in interpolating)))
     L.seed_everything(config.seed, verbose=False)
@@ -127,7 +128,7 @@ def check_shapes(gan: GAN, data: DataModule) -> None:
 
 
 def dry_run(gan: GAN, n: int) -> None:
-    """Runs D on n real and n fake inputs. An error of D propagates."""
+    """Runs D on its real and its fake inputs, both of n generated images. Its errors propagate."""
     from ganmnist.utils.batch import Batch
     from ganmnist.utils.modules import eval_no_grad
 
@@ -140,7 +141,7 @@ def dry_run(gan: GAN, n: int) -> None:
 
 def check_labels(gan: GAN, data: DataModule) -> None:
     """Raises UserError if the networks expect another number of classes than the data have."""
-    for setting, n in gan.class_counts.items():
+    for setting, n in gan.expected_classes.items():
         if n != data.n_classes:
             raise UserError(
                 f"{setting}={n}: {data.dataset.name} has {data.n_classes} classes. Use "

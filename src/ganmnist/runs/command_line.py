@@ -72,8 +72,8 @@ def run(
     """
     args = sys.argv[1:] if args is None else args
     n = len(sys.argv) - len(args)
-    is_own = n > 0 and sys.argv[n:] == [*args]  # not where a program calls this function
-    program = sys.argv[:n] if is_own else sys.argv[:1]  # with the command's name, if there is one
+    from_shell = n > 0 and sys.argv[n:] == [*args]  # False if a program calls this function
+    program = sys.argv[:n] if from_shell else sys.argv[:1]  # such as: ganmnist train
 
     @functools.wraps(task)
     def run_task(config: DictConfig) -> Any:
@@ -88,11 +88,11 @@ def run(
             fail("This device has not enough memory. Use fewer images, or a smaller network.")
 
     setup()
-    typed: list[Override] = []
+    parsed: list[Override] = []
     try:
-        settings = [parse_list(arg, config_name) for arg in name_run(args, config_name)]
+        settings = [add_brackets(arg, config_name) for arg in expand_bare_folder(args, config_name)]
         overrides = resume.extend(settings)
-        typed = parse(overrides)
+        parsed = parse(overrides)
     except UserError as error:
         fail(str(error))
     sys.argv = [program[0], *overrides]  # Hydra parses it
@@ -109,7 +109,7 @@ def run(
     except InstantiationException:  # a bug in a constructor
         raise
     except (HydraException, OmegaConfBaseException) as error:
-        fail(explain(error, config_name, typed))
+        fail(explain(error, config_name, parsed))
     except OSError as error:
         if error.errno not in WRITE_ERRORS:
             raise
@@ -118,10 +118,10 @@ def run(
             "Choose another folder with hydra.run.dir=..., or free some space."
         )
     finally:
-        os.environ.pop(resume.RESUMED, None)  # of this run, not of what its program starts next
+        os.environ.pop(resume.RESUMED, None)  # a later run of this program must not inherit it
 
 
-def name_run(args: Sequence[str], command: str) -> list[str]:
+def expand_bare_folder(args: Sequence[str], command: str) -> list[str]:
     """Turns one bare folder into run=FOLDER, for commands with this setting."""
     pairs = pairwise(["", *args])  # not the value of a flag, such as --config-dir DIR
     bare = [arg for flag, arg in pairs if os.path.isdir(arg) and flag[:1] != "-"]
@@ -131,7 +131,7 @@ def name_run(args: Sequence[str], command: str) -> list[str]:
     return [f"run={quoted}" if arg in bare else arg for arg in args]
 
 
-def parse_list(word: str, command: str) -> str:
+def add_brackets(word: str, command: str) -> str:
     """Turns labels=0,1,2 into labels=[0,1,2], because Hydra reads commas as a sweep."""
     name, _, value = word.partition("=")
     is_list = name in SETTINGS[command] and str(SETTINGS[command][name].type).startswith("list")
@@ -216,7 +216,7 @@ class HydraHooks(Callback):
             sys.exit(1)
 
 
-def explain(error: Exception, config_name: str, typed: Sequence[Override]) -> str:
+def explain(error: Exception, config_name: str, parsed: Sequence[Override]) -> str:
     """One or two sentences for an override that Hydra refuses: the key, and valid values."""
     cause = error.__cause__
     if isinstance(cause, UserError):
@@ -230,16 +230,18 @@ def explain(error: Exception, config_name: str, typed: Sequence[Override]) -> st
             return f"Unknown {group} {choice!r}.{hint} Available: {', '.join(choices)}."
     if isinstance(cause, OmegaConfBaseException):
         key = cause.full_key or ""
-        override = next((o for o in typed if f"{o.key_or_group}.".startswith(f"{key}.")), None)
+        override = next((o for o in parsed if f"{o.key_or_group}.".startswith(f"{key}.")), None)
         if override is not None and not isinstance(cause, ValidationError):
-            return explain_unknown(override, config_name, typed)
+            return explain_unknown(override, config_name, parsed)
         if override is not None and key in SETTINGS[config_name]:
             return f"{override.input_line}: {key} takes {describe_type(key, config_name)}."
         if override is not None and key == "trusted_modules":
             value = override.value()
             return f"trusted_modules={value}: this is a list. Use trusted_modules=[{value}]."
     text = " ".join(str(error).split())
-    if config_name == "evaluate" and text.startswith("In 'data/"):  # its file selects a model
+    if config_name == "evaluate" and text.startswith(
+        "In 'data/"
+    ):  # data/ring8.yaml overrides the group model, which evaluate lacks
         return (
             "data: a run of points is measured with its own data. Leave data=... out. Change "
             "single settings with +data.std=0.1, for example."
@@ -247,9 +249,9 @@ def explain(error: Exception, config_name: str, typed: Sequence[Override]) -> st
     return text
 
 
-def explain_unknown(override: Override, config_name: str, typed: Sequence[Override]) -> str:
-    """Names an unknown setting, and lists those in its place. A suggestion is a valid command."""
-    tree = compose_groups(config_name, typed)
+def explain_unknown(override: Override, config_name: str, parsed: Sequence[Override]) -> str:
+    """Names an unknown setting, and lists those of its level. A suggestion is a valid command."""
+    tree = compose_groups(config_name, parsed)
     key = override.key_or_group
     value = (override.input_line or "").partition("=")[2]
     place, node = follow(tree, key)
@@ -274,9 +276,9 @@ def explain_unknown(override: Override, config_name: str, typed: Sequence[Overri
     return f"Unknown setting {key!r}.{hint} Available{where}: {', '.join(inside) or 'nothing'}."
 
 
-def compose_groups(config_name: str, typed: Sequence[Override]) -> Any:
+def compose_groups(config_name: str, parsed: Sequence[Override]) -> Any:
     """The unresolved configuration with the group choices of the command line alone."""
-    groups = [o for o in typed if (conf_dir() / o.key_or_group).is_dir()]
+    groups = [o for o in parsed if (conf_dir() / o.key_or_group).is_dir()]
     overrides = [str(o.input_line) for o in groups if not o.is_sweep_override()]
     if folder := get_args_parser().parse_args(sys.argv[1:]).config_dir:
         overrides.append(f"hydra.searchpath=['file://{os.path.abspath(folder)}']")

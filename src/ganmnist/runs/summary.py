@@ -58,9 +58,9 @@ class RunSummary:
 
     @contextmanager
     def record_outcome(self) -> Iterator[None]:
-        """Sets the status to finished, or to the kind of the exception, which propagates.
+        """Sets the status to finished or interrupted, and collects the warnings in between.
 
-        Collects the warnings in between.
+        Other exceptions leave the status and set `error`. All propagate.
         """
         collector, root = WarningCollector(), logging.getLogger()
         root.addHandler(collector)
@@ -96,7 +96,7 @@ class RunSummary:
         scalars, data = self.entries.get("scalars", {}), self.entries.get("data", "")
         return find_scalar(scalars, self.metric, data)
 
-    def warn_without_value(self) -> None:
+    def warn_if_value_missing(self) -> None:
         """Warns if the run is finished and has no scalar of the optimized metric."""
         if self.value is None and self.entries["status"] == "finished":
             available = ", ".join(self.entries["scalars"]) or "none"

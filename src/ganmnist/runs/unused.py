@@ -35,7 +35,8 @@ ROOTS = [
     "resume",
     "trusted_modules",
 ]
-IGNORED = "datamodule.intervals"  # it only ends chunks of batches
+# It names print_every and others only to end chunks of batches, which does not count as a use.
+NO_USE = "datamodule.intervals"
 
 
 def check_used(config: DictConfig, overrides: Iterable[str], choices: Mapping[str, Any]) -> None:
@@ -90,7 +91,7 @@ def used_paths(tree: Any) -> set[str]:
     used: set[str] = set()
 
     def visit(path: str) -> None:
-        if path in used or path == IGNORED:
+        if path in used or path == NO_USE:
             return
         used.add(path)
         path, node = follow(tree, path)

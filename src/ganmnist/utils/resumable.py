@@ -15,7 +15,7 @@ from ganmnist.utils.training_state import TrainingState
 class ResumableModule(L.LightningModule):
     """Saves `state` in checkpoints instead of Lightning's counters.
 
-    `pending_scalars` are those of the batches since the last fetch, by batches seen. They stay on
+    `pending_scalars` are the scalars since the last fetch, keyed by batches seen. They stay on
     the device until a callback fetches them, because a fetch after every batch would make a GPU
     wait.
     """
@@ -32,10 +32,10 @@ class ResumableModule(L.LightningModule):
         return int(loader.n_batches) * (self.trainer.max_epochs or 0)
 
     def on_fit_start(self) -> None:
-        """Continues at `state`: the epoch of Lightning's loops, and this rank's own batches."""
+        """Sets Lightning's epoch from `state`, and keeps this rank's collected microbatches."""
         trainer, state = self.trainer, self.state
         if 0 < state.epochs_seen == trainer.max_epochs:
-            state.repeat_last_epoch_end()
+            state.undo_end_epoch()
         state.keep_own_microbatches(self.global_rank, trainer.world_size, self.device)
         progress: Any = trainer.fit_loop.epoch_progress.current
         progress.ready = progress.started = state.epochs_seen

@@ -20,7 +20,7 @@ class TrainingState:
         self.batches_seen = 0
         self.epochs_seen = 0
         self.epoch_start = 0  # batches seen when the current epoch began
-        # True while the checkpoint at the end of an epoch is written, which counts the epoch.
+        # True while the checkpoint at the end of an epoch is written: it already counts this epoch.
         self.epoch_over = False
         self.microbatches: list[Batch] = []  # collected for the next iteration
 
@@ -38,7 +38,7 @@ class TrainingState:
         self.epoch_start = self.batches_seen
         self.epoch_over = False
 
-    def repeat_last_epoch_end(self) -> None:
+    def undo_end_epoch(self) -> None:
         """Undoes `end_epoch`, for a run that stopped during its final metrics."""
         batches_per_epoch = self.epoch_start // self.epochs_seen
         self.epochs_seen -= 1
