@@ -472,3 +472,8 @@ def test_other_fgan_discriminators_stay_below_the_divergence(name: str) -> None:
     for other in (0.1, -0.1):
         assert bound(objective, lambda x, other=other: best(x) + other) < divergence - 1e-4
         assert bound(objective, lambda x, o=other: best(x) + o * torch.sin(x)) < divergence - 1e-4
+
+
+def test_label_smoothing_twice_is_refused() -> None:
+    with pytest.raises(ValueError, match="smoothing=0.2 already"):
+        LabelSmoothing(0.1).wrap_objective(BCE(smoothing=0.2))

@@ -30,7 +30,7 @@ def test_missing_conditions_are_refused() -> None:
         conditional.Projection(d_8x8, 10),
         conditional.ConcatImage(d_8x8),
     ):
-        with pytest.raises(ValueError, match="needs a condition"):
+        with pytest.raises(ValueError, match="needs y"):
             discriminator(batch)
 
 
