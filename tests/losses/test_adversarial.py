@@ -475,5 +475,5 @@ def test_other_fgan_discriminators_stay_below_the_divergence(name: str) -> None:
 
 
 def test_label_smoothing_twice_is_refused() -> None:
-    with pytest.raises(ValueError, match="smoothing=0.2 already"):
+    with pytest.raises(ValueError, match=r"smoothing=0\.2 already"):
         LabelSmoothing(0.1).wrap_objective(BCE(smoothing=0.2))

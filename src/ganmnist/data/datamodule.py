@@ -276,12 +276,20 @@ class DataModule(L.LightningDataModule):
             max_batches=limit if isinstance(limit, int) else None,
             second_batch=self.second_batch,
         )
+        self.check_size(world_size)
         if loader.n_batches == 0:
+            raise UserError(
+                "trainer.limit_train_batches=0: nothing would be trained. Use 1 or more."
+            )
+        return loader
+
+    def check_size(self, world_size: int) -> None:
+        """Raises UserError if a process has no full batch."""
+        if len(self.train.x) // world_size < self.batch_size:
             raise UserError(
                 f"batch_size={self.batch_size}: {self.dataset.name} has {len(self.train.x)} "
                 f"training images for {world_size} process(es). Choose a smaller batch."
             )
-        return loader
 
     def transfer_batch_to_device(
         self, batch: Any, device: torch.device, dataloader_idx: int

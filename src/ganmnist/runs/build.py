@@ -74,6 +74,7 @@ def build(config: DictConfig) -> tuple[L.Trainer, GAN, DataModule]:
     data = instantiate(config.datamodule)
     data.prepare_data()
     data.setup()
+    data.check_size(trainer.world_size)
     gan = instantiate(config.family)
     dataset = type(data.dataset)  # data=auto has chosen its data set by now
     settings["data"]["_target_"] = f"{dataset.__module__}.{dataset.__qualname__}"
