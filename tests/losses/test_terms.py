@@ -69,3 +69,8 @@ def test_name_in_two_groups_is_refused() -> None:
 def test_two_lipschitz_constraints_are_refused() -> None:
     with pytest.raises(ValueError, match="wasserstein and gp:"):
         LossTerms(Wasserstein(clip=0.01), {"gp": GradientPenalty()})
+
+
+def test_equilibrium_is_known_for_the_objective_alone() -> None:
+    assert LossTerms(BCE()).equilibrium == BCE().equilibrium
+    assert LossTerms(BCE(), {"r1": R1(1.0)}).equilibrium == (None, None)
