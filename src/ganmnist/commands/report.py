@@ -9,6 +9,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from ganmnist.runs.command_line import fail
+
 USAGE = "usage: ganmnist report run=FOLDER\n\nDraws report.html of a run again, from its files."
 FILES = ("summary.json", "metrics.csv", "env.json")  # a run has at least one of them
 
@@ -30,8 +32,3 @@ def main(args: Sequence[str] | None = None) -> None:
     except OSError as error:
         fail(f"{folder / 'report.html'}: {error.strerror}. Choose another folder.")
     print(folder / "report.html")
-
-
-def fail(message: str) -> None:
-    print(f"ganmnist: {message}", file=sys.stderr)
-    sys.exit(2)

@@ -28,7 +28,7 @@ def closing_lines(summary: Mapping[str, Any], folder: Path, remedy: str = "") ->
         ending(summary),
         *quality(summary.get("metrics", {})),
         *([STAND_IN] if summary.get("stand_in_data") else []),
-        *warned([text for text in summary.get("warnings", []) if "data=auto" not in text]),
+        *warned(other_warnings(summary.get("warnings", []))),
         *(f"{name + ':':<10} {shown(path)}" for name, path in files.items() if path.is_file()),
         f"{'Next:':<10} {remedy or next_command(summary, folder)}",
     ]
@@ -70,6 +70,11 @@ def quality(metrics: Mapping[str, Any]) -> Iterator[str]:
     yield f"{line}."
 
 
+def other_warnings(warnings: list[str]) -> list[str]:
+    """The warnings of a run without that of stand-in data, which has its own line."""
+    return [text for text in warnings if not text.startswith("data=auto:")]
+
+
 def warned(warnings: list[str]) -> Iterator[str]:
     if warnings:
         more = f" ({len(warnings) - 1} more in train.log)" if len(warnings) > 1 else ""
@@ -79,7 +84,9 @@ def warned(warnings: list[str]) -> Iterator[str]:
 def next_command(summary: Mapping[str, Any], folder: Path) -> str:
     place = shlex.quote(shown(folder))
     if summary.get("status") == "finished":
-        return f"ganmnist generate run={place}"
+        raw = summary.get("metrics", {}).get("final", {}).get("raw", {})
+        is_plane = find(raw, "high_quality") is not None  # `generate` writes images, not points
+        return f"ganmnist {'evaluate' if is_plane else 'generate'} run={place}"
     if (folder / "checkpoints/last.ckpt").is_file():
         return f"ganmnist train resume={place}"
     return "start again; no checkpoint was saved"

@@ -266,7 +266,7 @@ def fid_first(final: Row) -> Row:
 
 
 def hparams_of(settings: Mapping[str, Any]) -> dict[str, str | int | float]:
-    """The settings of a run for TensorBoard's HPARAMS tab: the learning rate first."""
+    """The settings of a run, and the classes of its parts, for TensorBoard's HPARAMS tab."""
     names = ("lr", "batch_size", "epochs", "latent_dim", "ema", "seed", "name")
     plain = {name: settings[name] for name in names if settings.get(name) is not None}
     parts = {"model": settings["model"]["generator"], "objective": settings["objective"]}

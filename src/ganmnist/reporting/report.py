@@ -26,7 +26,7 @@ from jinja2 import Environment
 from PIL import Image
 
 from ganmnist.reporting import plots
-from ganmnist.reporting.closing import STAND_IN, quality
+from ganmnist.reporting.closing import STAND_IN, duration, other_warnings, quality
 from ganmnist.reporting.images import subsample
 from ganmnist.reporting.metric_info import (
     describe,
@@ -46,7 +46,7 @@ WEIGHTS = {"raw": "trained weights", "ema": "EMA weights"}  # EMA: moving averag
 def write(folder: Path) -> None:
     """Writes report.html into the folder of a run."""
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters["number"] = number
+    environment.filters |= {"number": number, "duration": duration}
     template = Path(__file__).with_suffix(".html.j2").read_text(encoding="utf-8")
     page = environment.from_string(template).render(contents(Path(folder)))
     with atomic_write(Path(folder) / "report.html") as part:
@@ -70,7 +70,7 @@ def contents(folder: Path) -> dict[str, Any]:
         "data": summary.get("data") or get(env, "data", dict).get("name"),
         "options": {name: plain(options[name]) for name in OPTIONS if name in options},
         "verdict": verdict(summary, metrics),
-        "warnings": [str(text) for text in get(summary, "warnings", list)][:5],
+        "warnings": other_warnings([*map(str, get(summary, "warnings", list))])[:5],
         "stand_in": STAND_IN if summary.get("stand_in_data") is True else "",
         "settings": settings(config, env),
         **charts(read_curves(folder / "metrics.csv"), summary, find(metrics, "val_fid_floor")),

@@ -47,7 +47,8 @@ def build(config: DictConfig) -> tuple[L.Trainer, GAN, DataModule]:
         resume.check_targets(settings, settings["trusted_modules"])
         resume.check_places(settings, Path(config.resume))
     resolve_norm(config)
-    resolve_precision(config, resume.saved_precision(config.resume) if config.resume else None)
+    is_auto = config.resume and config.trainer.get("precision") == "auto"
+    resolve_precision(config, resume.saved_precision(config.resume) if is_auto else None)
     settings = OmegaConf.to_container(config, resolve=True)
     # Checked last: they repeat other nodes by interpolation, and an error names the original node,
     # such as optimizer.d.lr, not family.optimizers.d.lr.

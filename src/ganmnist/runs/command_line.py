@@ -42,6 +42,7 @@ from ganmnist.runs.folders import (
     check_unlocked,
     conf_dir,
     create_dir,
+    quoted,
     require_no_run,
     slug,
     unique_dir,
@@ -127,8 +128,7 @@ def expand_bare_folder(args: Sequence[str], command: str) -> list[str]:
     bare = [arg for flag, arg in pairs if os.path.isdir(arg) and flag[:1] != "-"]
     if "run" not in SETTINGS[command] or len(bare) != 1:
         return [*args]
-    quoted = "'" + bare[0].replace("\\", "\\\\").replace("'", "\\'") + "'"
-    return [f"run={quoted}" if arg in bare else arg for arg in args]
+    return [f"run={quoted(arg)}" if arg in bare else arg for arg in args]
 
 
 def add_brackets(word: str, command: str) -> str:

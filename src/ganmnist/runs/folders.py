@@ -125,6 +125,11 @@ def is_locked(folder: Path) -> bool:
     return False
 
 
+def quoted(text: str) -> str:
+    """A text as a quoted value of an override of Hydra."""
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
 def slug(text: str) -> str:
     """A text as the name of one folder: no separators, at most 120 characters."""
     return re.sub(r"[^\w.,=+-]+", "-", text)[:120].strip("-")

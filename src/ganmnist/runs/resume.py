@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import OmegaConf
 
-from ganmnist.runs.folders import conf_dir, is_locked
+from ganmnist.runs.folders import conf_dir, is_locked, quoted
 from ganmnist.utils.errors import UserError
 from ganmnist.utils.files import atomic_write
 
@@ -55,8 +55,8 @@ def extend(argv: Sequence[str]) -> list[str]:
             f"yours, add it to the command line, beside resume={run}."
         )
     os.environ[RESUMED] = str(run)
-    quoted = "'" + str(run).replace("\\", "\\\\").replace("'", "\\'") + "'"
-    own_folder = [f"resume={quoted}", f"hydra.run.dir={quoted}", "hydra.output_subdir=null"]
+    folder = quoted(str(run))
+    own_folder = [f"resume={folder}", f"hydra.run.dir={folder}", "hydra.output_subdir=null"]
     # Saved overrides come before the typed ones, which win, and after the flags.
     first = next((i for i, word in enumerate(own) if re.match(r"[+~]|[\w./@]+=", word)), len(own))
     return [*own[:first], *saved, *own[first:], *own_folder]
