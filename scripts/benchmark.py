@@ -34,15 +34,14 @@ from itertools import chain, repeat
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, cast
 
 import lightning as L
 import torch
 import torch.nn.functional as F
 from hydra import compose, initialize_config_dir
-from hydra.utils import instantiate
 from lightning.pytorch.callbacks import Callback
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from torch import Tensor
 from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
@@ -50,8 +49,10 @@ from torchvision import datasets, transforms
 from ganmnist.callbacks import Evaluation
 from ganmnist.runs import command_line
 from ganmnist.runs.build import build
+from ganmnist.runs.command_line import plain
 from ganmnist.runs.cpu import available_cores, capability, cpu_model, native_bfloat16
 from ganmnist.runs.folders import conf_dir
+from ganmnist.runs.instantiate import instantiate
 from ganmnist.runs.norm import resolve_norm
 from ganmnist.utils.batch import Batch
 
@@ -85,7 +86,7 @@ def ganmnist_speed(settings: Sequence[str], every: int) -> float:
     """Images/s of ganmnist with a validation every `every` epochs."""
     with tempfile.TemporaryDirectory() as folder:
         config = configuration([*settings, f"folder={folder}"])
-        trainer, gan, data = build(config)
+        trainer, gan, data = build(plain(config))
         stopwatch = Stopwatch()
         trainer.callbacks.insert(0, stopwatch)  # type: ignore[attr-defined]
         trainer.fit(gan, datamodule=data)
@@ -99,8 +100,9 @@ def plain_speed(settings: Sequence[str]) -> float:
     """Images/s of the plain loop."""
     config = configuration(settings)
     torch.manual_seed(config.seed)
-    generator = instantiate(config.model.generator)(latent_dim=config.latent_dim, channels=1)
-    discriminator = instantiate(config.model.discriminator)(channels=1)
+    model = instantiate(plain(config.model))
+    generator = model["generator"](latent_dim=config.latent_dim, channels=1)
+    discriminator = model["discriminator"](channels=1)
     betas = tuple(config.optimizer.d.betas)
     d_optimizer = torch.optim.Adam(discriminator.parameters(), config.lr, betas)
     g_optimizer = torch.optim.Adam(generator.parameters(), config.lr, betas)
@@ -134,12 +136,13 @@ def plain_speed(settings: Sequence[str]) -> float:
     return float(len(losses) * config.batch_size / (time.perf_counter() - start))
 
 
-def configuration(settings: Sequence[str]) -> DictConfig:
+def configuration(words: Sequence[str]) -> DictConfig:
     command_line.setup()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        config = compose("train", list(settings))
-    resolve_norm(config)
-    return config
+        config = compose("train", [*words])
+    settings = plain(config)
+    resolve_norm(settings)
+    return cast(DictConfig, OmegaConf.create(settings))
 
 
 def in_new_process(function: Callable[..., float], *arguments: Any) -> float:
@@ -192,7 +195,7 @@ def bare_speed(settings: Sequence[str]) -> float:
     """Images/s of the training steps alone."""
     with tempfile.TemporaryDirectory() as folder:
         config = configuration([*settings, f"folder={folder}", "callbacks=none", "logger=none"])
-        trainer, gan, data = build(config)
+        trainer, gan, data = build(plain(config))
         stopwatch = Stopwatch()
         trainer.callbacks.append(stopwatch)  # type: ignore[attr-defined]
         trainer.fit(gan, datamodule=data)

@@ -23,7 +23,8 @@ from ganmnist.data import DataModule
 from ganmnist.gan import GAN
 from ganmnist.networks.latents import direction, invert
 from ganmnist.reporting import images
-from ganmnist.runs.loading import build, load
+from ganmnist.runs.instantiate import instantiate
+from ganmnist.runs.loading import load
 from ganmnist.utils.errors import UserError
 from ganmnist.utils.modules import frozen
 from ganmnist.utils.rng import generator_for
@@ -89,7 +90,7 @@ def explore(parser: argparse.ArgumentParser, arguments: argparse.Namespace) -> N
     if gan.labels is None and gan.sampler.prior(1)[1] is not None:
         parser.error(f"{arguments.run}: its generator takes images. Use a run of another family.")
     settings = gan.hparams
-    data = DataModule(build(settings["data"]), 1)
+    data = DataModule(instantiate(settings["data"]), 1)
     data.prepare_data()
     data.setup()
 

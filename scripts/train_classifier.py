@@ -18,13 +18,13 @@ from datetime import date
 import torch
 from hydra import compose, initialize_config_dir
 from hydra.errors import MissingConfigException
-from hydra.utils import instantiate
 
 from ganmnist.data import DataSet
 from ganmnist.metrics.classifier import accuracy, fit
 from ganmnist.metrics.extractor import BUNDLED, cached_path, read_record, save
 from ganmnist.runs import command_line
 from ganmnist.runs.folders import conf_dir
+from ganmnist.runs.instantiate import instantiate
 from ganmnist.utils.errors import UserError
 from ganmnist.utils.pixels import to_signed_range
 
@@ -82,7 +82,9 @@ def find_dataset(name: str, root: str) -> DataSet:
     command_line.setup()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         overrides = [f"data={name}", f"data.root={root}", "folder=unused"]
-        dataset: DataSet = instantiate(compose("train", overrides).data).resolve()
+        dataset: DataSet = instantiate(
+            command_line.plain(compose("train", overrides).data)
+        ).resolve()
     dataset.prepare()
     return dataset
 

@@ -5,12 +5,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from helpers.config import configuration
+from helpers.config import settings_of
 from helpers.launch import BRIEF
 from helpers.paths import CHECKOUT
 
 from ganmnist.data import Auto, Digits
-from ganmnist.runs import resume
 from ganmnist.train import train
 
 
@@ -18,9 +17,8 @@ from ganmnist.train import train
 def isolated(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each test starts with the same random numbers and without the state of earlier tests."""
     torch.manual_seed(0)
-    for name in (Auto.decision, resume.RESUMED):
-        monkeypatch.setenv(name, "")  # noted even where unset, and so undone afterwards
-        monkeypatch.delenv(name)
+    monkeypatch.setenv(Auto.decision, "")  # noted even where unset, and so undone afterwards
+    monkeypatch.delenv(Auto.decision)
 
 
 @pytest.fixture(scope="session")
@@ -49,7 +47,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, digits_root: Path) -> Path
     folder = tmp_path_factory.mktemp("trained")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GANMNIST_DATA", str(digits_root))
-        train(configuration(f"folder={folder}", *BRIEF, "model=mlp"))
+        train(settings_of(f"folder={folder}", *BRIEF, "model=mlp"))
     return folder
 
 

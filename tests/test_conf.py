@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.config import configuration
+from helpers.config import configuration, settings_of
 from helpers.launch import BRIEF, BRIEFLY_MEASURED
 from helpers.networks import NARROW, choices
 from hydra import compose, initialize_config_dir
@@ -129,7 +129,7 @@ def test_every_experiment_trains(experiment: str, tmp_path: Path, data_root: Pat
         experiment, ""
     )
     narrow = NARROW.get(model, ())
-    value = train(configuration(f"folder={tmp_path}", f"experiment={experiment}", *few, *narrow))
+    value = train(settings_of(f"folder={tmp_path}", f"experiment={experiment}", *few, *narrow))
 
     expected = {
         *(
@@ -168,7 +168,7 @@ def test_ttur_works_with_experiments_with_one_learning_rate() -> None:
 
 def test_training_without_callbacks_writes_a_summary(tmp_path: Path, data_root: Path) -> None:
     none = ("callbacks=none", "logger=none", "data=digits", "trainer=cpu", "model=mlp")
-    train(configuration(f"folder={tmp_path}", *none, "epochs=1", "trainer.limit_train_batches=2"))
+    train(settings_of(f"folder={tmp_path}", *none, "epochs=1", "trainer.limit_train_batches=2"))
     assert {path.name for path in tmp_path.iterdir()} == {"env.json", "config.yaml", "summary.json"}
     assert json.loads((tmp_path / "summary.json").read_text())["batches_seen"] == 2
 
@@ -182,7 +182,7 @@ def test_logger_csv_writes_metrics_csv_alone(tmp_path: Path, data_root: Path) ->
         "model=mlp",
         "objective=bce_logits",
     )
-    train(configuration(f"folder={tmp_path}", *parts, "epochs=1", "trainer.limit_train_batches=3"))
+    train(settings_of(f"folder={tmp_path}", *parts, "epochs=1", "trainer.limit_train_batches=3"))
     assert not (tmp_path / "tensorboard").exists()
     with (tmp_path / "metrics.csv").open() as file:
         assert [row["step"] for row in csv.DictReader(file)] == ["1", "2", "3"]
@@ -192,7 +192,7 @@ def test_logger_csv_writes_metrics_csv_alone(tmp_path: Path, data_root: Path) ->
 def test_recipes_train_on_mnist(experiment: str, tmp_path: Path, mnist_root: Path) -> None:
     data = ("data=mnist", f"data.root={mnist_root}", "trainer=cpu")
     few = ("epochs=1", "trainer.limit_train_batches=2", "metrics=none")
-    train(configuration(f"folder={tmp_path}", f"experiment={experiment}", *data, *few))
+    train(settings_of(f"folder={tmp_path}", f"experiment={experiment}", *data, *few))
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert (summary["data"], summary["images_seen"]) == ("MNIST", 128)
 
@@ -200,7 +200,7 @@ def test_recipes_train_on_mnist(experiment: str, tmp_path: Path, mnist_root: Pat
 def test_stacked_mnist_counts_modes(tmp_path: Path, mnist_root: Path) -> None:
     data = ("data=stacked_mnist", f"data.root={mnist_root}", "trainer=cpu", "batch_size=8")
     few = ("epochs=1", "trainer.limit_train_batches=2", *BRIEFLY_MEASURED, *NARROW["dcgan"])
-    train(configuration(f"folder={tmp_path}", *data, *few))
+    train(settings_of(f"folder={tmp_path}", *data, *few))
     summary = json.loads((tmp_path / "summary.json").read_text())
     final = summary["metrics"]["final"]["raw"]
     assert 1 <= final["stackedmnist_modes"] <= 100
@@ -528,7 +528,7 @@ def test_resolved_norm_is_saved(objective: str, tmp_path: Path, data_root: Path)
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose("train", [f"folder={tmp_path}", *BRIEF, f"objective={objective}"])
     assert config.model.discriminator.norm == "auto"
-    train(config)
+    train(command_line.plain(config))
     checkpoint = torch.load(tmp_path / "checkpoints/last.ckpt", weights_only=True)
     assert checkpoint["hyper_parameters"]["family"]["discriminator"]["norm"] == "layer"
 
@@ -546,6 +546,7 @@ def test_auto_norm_is_resolved_in_a_copy_of_a_network() -> None:
         config = compose("train", ["folder=here", "family=bigan"])
     own = OmegaConf.to_container(config.model.discriminator, resolve=True)
     OmegaConf.update(config, "family.discriminator.body", {**own, "slope": 0.1})
-    resolve_norm(config)
-    body = config.family.discriminator.body
-    assert (body.norm, body.slope) == ("batch", 0.1)
+    settings = command_line.plain(config)
+    resolve_norm(settings)
+    body = settings["family"]["discriminator"]["body"]
+    assert (body["norm"], body["slope"]) == ("batch", 0.1)

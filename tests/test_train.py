@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.config import configuration
+from helpers.config import settings_of
 from helpers.launch import BRIEF, BRIEFLY_MEASURED, launch
 from helpers.runs import SMALL, TWO_EPOCHS, rows
 from PIL import Image
@@ -423,7 +423,7 @@ def test_folder_is_locked_during_training(
 @pytest.mark.usefixtures("data_root")
 def test_checkpoint_comes_after_own_callbacks(tmp_path: Path) -> None:
     mine = "+callbacks.mine={_target_: lightning.pytorch.callbacks.LambdaCallback}"
-    trainer, _, _ = build(configuration(f"folder={tmp_path}", *SMALL, "logger=none", mine))
+    trainer, _, _ = build(settings_of(f"folder={tmp_path}", *SMALL, "logger=none", mine))
     *others, last, interrupt = [type(callback).__name__ for callback in trainer.callbacks]
     assert (last, interrupt) == ("LastCheckpoint", "Interrupt")
     assert "LambdaCallback" in others
@@ -480,7 +480,7 @@ def test_failure_of_a_metric_does_not_stop_the_run(
         raise RuntimeError("oops")
 
     monkeypatch.setattr(PRDC, "__call__", fails)
-    train(configuration(f"folder={tmp_path}", *BRIEF, *BRIEFLY_MEASURED, "model=mlp"))
+    train(settings_of(f"folder={tmp_path}", *BRIEF, *BRIEFLY_MEASURED, "model=mlp"))
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["status"] == "finished"
     assert summary["metrics"]["best"]["epoch"] == 1

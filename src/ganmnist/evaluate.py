@@ -6,16 +6,16 @@ from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
-from zipfile import BadZipFile
 
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from ganmnist.runs import command_line
-from ganmnist.runs.arguments import check_arguments
-from ganmnist.runs.build import as_user_errors
+from ganmnist.runs.arguments import check_arguments, foreign_path, path_arguments
 from ganmnist.runs.checks import check_ranges, require_one
+from ganmnist.runs.command_line import plain
 from ganmnist.runs.hardware import find_device
+from ganmnist.runs.instantiate import TRUSTED, find_target, instantiate
 from ganmnist.utils.errors import UserError
 from ganmnist.utils.files import check_writable, write_json
 
@@ -48,8 +48,7 @@ def evaluate(config: DictConfig) -> dict[str, float]:
 
     from ganmnist.reporting.console import console
 
-    with as_user_errors():
-        subject = from_file(config) if config.images else from_checkpoint(config, source)
+    subject = from_file(config) if config.images else from_checkpoint(config, source)
     evaluator, data, images, labels, origin, gan = subject
     evaluator.prepare(data, find_device(config.device))
     features = evaluator.extractor(images)._replace(labels=labels)
@@ -100,7 +99,7 @@ def from_checkpoint(config: DictConfig, source: str) -> Subject:
 
     `data=X` and `metrics=X` replace them, `data.x=y` and `metrics.x=y` change them.
     """
-    from ganmnist.runs.loading import TRUSTED, find_checkpoint, load
+    from ganmnist.runs.loading import find_checkpoint, load
 
     path = find_checkpoint(Path(source), config.which)
     gan = load(
@@ -108,7 +107,7 @@ def from_checkpoint(config: DictConfig, source: str) -> Subject:
     )
     saved, allowed = gan.hparams, (*TRUSTED, *config.trusted_modules)
     settings = {
-        group: merge(saved.get(group) or plain(config[group]), config, group)
+        group: merge(saved.get(group) or plain(config[group]), config, group, allowed)
         for group in ("data", "metrics")
     }
     data = load_data(settings["data"], allowed)
@@ -128,42 +127,46 @@ def from_checkpoint(config: DictConfig, source: str) -> Subject:
     return Subject(evaluator, data, images, labels, origin, gan)
 
 
-def merge(saved: dict[str, Any], config: DictConfig, group: str) -> dict[str, Any]:
-    """The saved settings of a group with those of the command line."""
+def merge(
+    saved: dict[str, Any], config: DictConfig, group: str, allowed: Sequence[str]
+) -> dict[str, Any]:
+    """The saved settings of a group with those of the command line.
+
+    Raises:
+        UserError: the saved settings have a path, which is not typed.
+    """
     overrides = HydraConfig.get().overrides.task
     if any(override.startswith(f"{group}=") for override in overrides):
-        return plain(config[group])
+        return cast(dict[str, Any], plain(config[group]))
     stripped = [override.lstrip("+") for override in overrides]
     typed = [word.removeprefix(f"{group}.") for word in stripped if word.startswith(f"{group}.")]
-    changed = OmegaConf.merge(OmegaConf.create(saved), plain(OmegaConf.from_dotlist(typed)))
-    # Unresolved: `${...}` in a checkpoint is a string, as in `loading.build`.
-    settings = cast(dict[str, Any], OmegaConf.to_container(changed))
-    if "root" in settings and not Path(settings["root"]).is_dir():  # from another machine
-        settings["root"] = config.data.root
+    # Unresolved: `${...}` in a checkpoint is a string, as in `instantiate`.
+    changes = plain(OmegaConf.from_dotlist(typed))
+    merged = OmegaConf.merge(OmegaConf.create(saved), changes)
+    settings = cast(dict[str, Any], OmegaConf.to_container(merged))
+    find = partial(find_target, allowed=allowed)
+    for node, name, place in path_arguments(settings, find, group):
+        is_typed = any(f"{group}.{word}".startswith(f"{place}=") for word in typed)
+        if place == "data.root":
+            node[name] = config.data.root
+        elif node[name] is not None and not is_typed:
+            raise foreign_path(place, node[name])
     return settings
 
 
-def plain(settings: Any) -> dict[str, Any]:
-    """Settings as plain containers, with their interpolations resolved."""
-    return cast(dict[str, Any], OmegaConf.to_container(settings, resolve=True))
-
-
 def build_evaluator(settings: Any, allowed: tuple[str, ...] | None = None) -> Evaluator:
-    from ganmnist.runs.loading import build, find_class
-
     settings = plain(settings) if isinstance(settings, DictConfig) else settings
-    check_arguments(settings, "metrics", partial(find_class, allowed=allowed))
-    evaluator: Evaluator = build(settings, allowed)
+    check_arguments(settings, "metrics", partial(find_target, allowed=allowed))
+    evaluator: Evaluator = instantiate(settings, allowed)
     return evaluator
 
 
 def load_data(settings: Any, allowed: tuple[str, ...] | None = None) -> DataModule:
     """The data module of a data set."""
     from ganmnist.data import DataModule
-    from ganmnist.runs.loading import build
 
     settings = plain(settings) if isinstance(settings, DictConfig) else settings
-    data = DataModule(build(settings, allowed), batch_size=1)
+    data = DataModule(instantiate(settings, allowed), batch_size=1)
     data.prepare_data()
     data.setup()
     return data
@@ -182,8 +185,9 @@ def read_images(path: Path, stack: int = 1) -> tuple[Tensor, Tensor | None]:
         with np.load(path, allow_pickle=False) as file:
             images = file["images"]
             labels = file.get("labels")
-    except (OSError, ValueError, KeyError, EOFError, TypeError, IndexError, BadZipFile) as error:
-        raise UserError(f"{path} is not an npz file with an array `images` ({error}).") from error
+    except Exception as error:  # numpy and zipfile raise a dozen kinds over damaged bytes
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise UserError(f"{path} is not an npz file with an array `images` ({reason}).") from error
     channels = (stack,) if stack > 1 else (1, 3)
     shapes = ["(N, 28, 28)"] if stack == 1 else []
     expected = " or ".join([*shapes, *(f"(N, 28, 28, {c})" for c in channels)])

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import math
-import os
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -17,17 +16,18 @@ from typing import TYPE_CHECKING, Any
 
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from ganmnist.runs import command_line, processes, resume, sweep
 from ganmnist.runs.build import as_user_errors, build
 from ganmnist.runs.checks import check_training
+from ganmnist.runs.command_line import plain
 from ganmnist.runs.folders import conf_dir, lock_dir, remove_refused, require_no_run
+from ganmnist.runs.resume import Checkpoint, TypedSettings
 from ganmnist.runs.summary import RunSummary, results
 from ganmnist.utils.errors import UserError, is_out_of_memory
 from ganmnist.utils.files import (
     WriteErrors,
-    record_write_error,
     tolerate_write_errors,
     write_json,
     write_yaml,
@@ -41,21 +41,23 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-AUTO = "ganmnist.data.Auto"  # data=auto
-
 
 def main(args: Sequence[str] | None = None) -> None:
-    command_line.run(job, "train", args)
+    if resume.asked(sys.argv[1:] if args is None else args):
+        command_line.run_resumed(continue_run, args)
+    else:
+        command_line.run(job, "train", args)
 
 
 def job(config: DictConfig) -> float:
     """One run, or one job of a sweep. Other jobs continue after a job that fails."""
     hydra = HydraConfig.get()
     if hydra.mode == RunMode.RUN:
-        return train(config)
+        return train(plain(config))
     overrides, choices = hydra.overrides.task, hydra.runtime.choices
     try:
-        return train(config, partial(sweep.check_job, overrides=overrides, choices=choices))
+        check = partial(sweep.check_job, config, overrides, choices)
+        return train(plain(config), check, in_sweep=True)
     except KeyboardInterrupt:
         sweep.finish(hydra.sweep.dir)
         raise
@@ -66,100 +68,142 @@ def job(config: DictConfig) -> float:
     return math.nan
 
 
-def train(config: DictConfig, validate: Callable[[DictConfig], None] = check_training) -> float:
-    """Trains with a configuration and returns the scalar that `optimized_metric` names.
+def continue_run(run: Path, typed: TypedSettings) -> float:
+    """Continues a run from its last checkpoint.
+
+    Raises:
+        UserError: as `train`, or the folder has no run that may continue.
+    """
+    if processes.is_first():
+        log.info("%s: loading PyTorch ...", run)  # takes seconds
+    checkpoint = resume.read(run, typed.trusted)
+    settings = resume.continued_settings(checkpoint, typed)
+    done = checkpoint.content.get("epochs_seen") == settings["epochs"]
+    if done and checkpoint.finished and not (run / "report.html").exists():
+        log.info("The run is finished. Writing its report ...")
+        write_report(run)
+        return math.nan
+    for name, old, new in resume.typed_changes(checkpoint, settings, typed):
+        log.info("%s=%s (was %s)", name, new, old)
+    return train(settings, checkpoint=checkpoint)
+
+
+def train(
+    settings: dict[str, Any],
+    check: Callable[[], None] | None = None,
+    checkpoint: Checkpoint | None = None,
+    in_sweep: bool = False,
+) -> float:
+    """Trains, and returns the scalar that `optimized_metric` names.
 
     summary.json, with the status, is written after an interruption or a failure, too; the report
     also, unless Ctrl-C came twice. A run that is refused before the training leaves no folder; a
     refused job of a sweep has the error in its summary.json.
 
     Args:
-        config: the configuration of conf/train.yaml.
-        validate: checks it, and raises UserError.
+        settings: the plain settings of conf/train.yaml.
+        check: further checks of the settings. It raises UserError.
+        checkpoint: the checkpoint that continues; None: a new run.
+        in_sweep: the run is a job of a sweep.
 
     Raises:
         UserError: a setting is invalid, or a file could not be written.
         KeyboardInterrupt: Ctrl-C, after everything has been written.
     """
-    folder = Path(config.folder)
-    if "torch" not in sys.modules and os.environ.get("LOCAL_RANK", "0") == "0":
+    folder = Path(settings["folder"])
+    if "torch" not in sys.modules and processes.is_first():
         log.info("%s: loading PyTorch ...", folder)  # takes seconds
     with (
         lock_dir(folder) if processes.is_rank_zero() else nullcontext(),
         tolerate_write_errors() as write_errors,
     ):
-        if not config.resume and processes.is_rank_zero():
+        if not checkpoint and processes.is_rank_zero():
             require_no_run(folder, *resume.RUN_FILES)
-        value = train_locked(folder, config, validate, write_errors)
+        run = Run(settings, checkpoint, in_sweep, write_errors)
+        value = run.train(check or (lambda: None))
     check_written(write_errors, folder)  # the summary and the report, too
     return value
 
 
-def train_locked(
-    folder: Path,
-    config: DictConfig,
-    validate: Callable[[DictConfig], None],
-    write_errors: WriteErrors,
-) -> float:
-    """`train` after the folder is locked. `write_errors` collects the files that are missing."""
-    summary = RunSummary(config)
-    may_write = not config.resume  # a refused resume leaves summary.json unchanged
-    trained = False
-    had_overrides = (folder / resume.STARTED).exists()
+class Run:
+    """A run in its locked folder: it builds, trains, and writes the results.
 
-    def on_train_start(trainer: L.Trainer, gan: GAN, data: DataModule) -> None:
-        nonlocal may_write, trained
-        may_write = trained = True
+    Args:
+        settings, checkpoint, in_sweep: as for `train`.
+        write_errors: collects the files that are missing.
+    """
+
+    def __init__(
+        self,
+        settings: dict[str, Any],
+        checkpoint: Checkpoint | None,
+        in_sweep: bool,
+        write_errors: WriteErrors,
+    ) -> None:
+        self.settings = settings
+        self.checkpoint = checkpoint
+        self.in_sweep = in_sweep
+        self.write_errors = write_errors
+        self.folder = Path(settings["folder"])
+        self.summary = RunSummary(settings)
+        self.may_write = checkpoint is None  # a refused resume leaves summary.json unchanged
+        self.trained = False
+
+    def train(self, check: Callable[[], None]) -> float:
+        """`train` after the folder is locked."""
+        try:
+            with self.summary.record_outcome():
+                check_training(self.settings)
+                check()
+                self.build_and_fit()
+        except UserError:
+            refused = not (self.trained or self.checkpoint or self.in_sweep)
+            if refused and processes.is_rank_zero():
+                self.may_write = False
+                remove_refused(self.folder, self.settings["name"])
+            raise
+        finally:
+            self.finish()
+        return math.nan if self.summary.value is None else self.summary.value
+
+    def build_and_fit(self) -> None:
+        with as_user_errors():
+            trainer, gan, data = build(self.settings, self.checkpoint)
+        stand_in = self.settings["stand_in_data"]
+        self.summary.add(data=data.dataset.name, stand_in_data=stand_in)
+        append_on_train_start(trainer, lambda: self.on_train_start(trainer, gan, data))
+        path = self.checkpoint.path if self.checkpoint else None
+        try:
+            with processes.exit_together(
+                trainer, self.folder, on_worker_lost=lambda error: self.write_summary(error=error)
+            ):
+                fit(trainer, gan, data, path)
+        finally:
+            self.summary.add(**results(trainer, gan, data))
+        self.summary.add(status="incomplete")  # stays if `check_written` raises
+        self.summary.add(missing={str(path): why for path, why in self.write_errors.items()})
+        check_written(self.write_errors, self.folder)
+
+    def on_train_start(self, trainer: L.Trainer, gan: GAN, data: DataModule) -> None:
+        self.may_write = self.trained = True
         if processes.is_rank_zero():
-            write_environment(folder, config, trainer, data)
-            write_yaml(folder / "config.yaml", dict(gan.hparams))
-            if config.resume:
-                resume.save_overrides(folder, HydraConfig.get().overrides.task)
+            write_environment(self.folder, bool(self.checkpoint), trainer, data)
+            write_yaml(self.folder / "config.yaml", dict(gan.hparams))
 
-    def write_summary(**entries: Any) -> None:
-        if processes.is_rank_zero() and may_write:
-            summary.write(folder / "summary.json", **entries)
+    def write_summary(self, **entries: Any) -> None:
+        if processes.is_rank_zero() and self.may_write:
+            self.summary.write(self.folder / "summary.json", **entries)
 
-    try:
-        with summary.record_outcome():
-            validate(config)
-            with as_user_errors():
-                trainer, gan, data = build(config)
-            found, asked = data.dataset.name, OmegaConf.select(config, "data._target_")
-            summary.add(data=found, stand_in_data=asked == AUTO and found != "MNIST")
-            append_on_train_start(trainer, lambda: on_train_start(trainer, gan, data))
-            checkpoint = Path(config.resume) / resume.LAST if config.resume else None
-            try:
-                with processes.exit_together(
-                    trainer, folder, on_worker_lost=lambda error: write_summary(error=error)
-                ):
-                    fit(trainer, gan, data, checkpoint)
-            finally:
-                summary.add(**results(trainer, gan, data))
-            summary.add(status="incomplete")  # stays if `check_written` raises
-            if had_overrides and processes.is_rank_zero():
-                save_lost_overrides(folder)
-            summary.add(missing={str(path): why for path, why in write_errors.items()})
-            check_written(write_errors, folder)
-    except UserError:
-        if not (trained or config.resume or is_sweep_job()) and processes.is_rank_zero():
-            may_write = False
-            remove_refused(folder, config.name)
-        raise
-    finally:
-        if config.metrics.get("table", True):  # not with metrics=none
-            summary.warn_if_value_missing()
-        write_summary()
-        if processes.is_rank_zero() and may_write and config.callbacks:
-            if not summary.forced_exit:
-                write_report(folder)
-            if trained:
-                print_closing(summary, folder)
-    return math.nan if summary.value is None else summary.value
-
-
-def is_sweep_job() -> bool:
-    return HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN
+    def finish(self) -> None:
+        """Writes the summary and the report, and prints the closing lines."""
+        if self.settings["metrics"].get("table", True):  # not with metrics=none
+            self.summary.warn_if_value_missing()
+        self.write_summary()
+        if processes.is_rank_zero() and self.may_write and self.settings["callbacks"]:
+            if not self.summary.forced_exit:
+                write_report(self.folder)
+            if self.trained and not self.in_sweep:  # a sweep ends with a table
+                print_closing(self.summary, self.folder)
 
 
 def append_on_train_start(trainer: L.Trainer, function: Callable[[], None]) -> None:
@@ -170,25 +214,15 @@ def append_on_train_start(trainer: L.Trainer, function: Callable[[], None]) -> N
     trainer.callbacks.append(last_callback)  # type: ignore[attr-defined]
 
 
-def write_environment(
-    folder: Path, config: DictConfig, trainer: L.Trainer, data: DataModule
-) -> None:
-    """Writes env.json."""
+def write_environment(folder: Path, continues: bool, trainer: L.Trainer, data: DataModule) -> None:
+    """Writes env.json. A run that continues keeps the names of its earlier CPUs."""
     from ganmnist.runs.environment import describe
 
     file = folder / "env.json"
-    earlier = file if config.resume else None
+    earlier = file if continues else None
     device, dataset = trainer.strategy.root_device, data.dataset
     content = describe(device, trainer.precision, dataset.name, dataset.checksum, earlier)
     write_json(file, content)
-
-
-def save_lost_overrides(folder: Path) -> None:
-    """Saves the overrides for a resume if their file was deleted during the run."""
-    file = folder / resume.STARTED
-    if not file.exists():
-        record_write_error(file, "it was deleted during the run")
-        resume.save_overrides(folder, HydraConfig.get().overrides.task)
 
 
 def fit(trainer: L.Trainer, gan: GAN, data: DataModule, checkpoint: Path | None) -> None:
@@ -217,18 +251,15 @@ def check_written(write_errors: WriteErrors, folder: Path) -> None:
     if write_errors:
         path, why = next(iter(write_errors.items()))
         more = f" and {len(write_errors) - 1} more files" if len(write_errors) > 1 else ""
-        raise UserError(
-            f"{path}{more} could not be written ({why}). Free some space and continue with "
-            f"resume={folder}."
-        )
+        saved = (folder / resume.LAST).is_file()
+        fix = f"continue with resume={folder}" if saved else "start again: nothing was saved"
+        raise UserError(f"{path}{more} could not be written ({why}). Free some space and {fix}.")
 
 
 def print_closing(summary: RunSummary, folder: Path) -> None:
-    """Prints how the run ended, unless it is a job of a sweep, which ends with a table."""
+    """Prints how the run ended."""
     from ganmnist.reporting.closing import closing_lines
 
-    if is_sweep_job():
-        return
     example = f"{summary.entries['name']}_cured"
     has_remedy = (conf_dir() / "experiment" / f"{example}.yaml").is_file()
     remedy = f"ganmnist train experiment={example}" if has_remedy else ""

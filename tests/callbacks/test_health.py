@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import lightning as L
 import pytest
 import torch
-from helpers.config import configuration
+from helpers.config import configuration, settings_of
 from helpers.gan import fit, small_gan
 from helpers.launch import BRIEF
 from hydra.utils import instantiate
@@ -47,7 +47,7 @@ def test_diverged_run_stops_and_keeps_its_last_finite_checkpoint(
 
     monkeypatch.setattr(GAN, "run_step", diverge)
     with pytest.raises(UserError, match="train/d/loss"):
-        train(configuration(f"folder={tmp_path}", *BRIEF, "epochs=2", "model=mlp"))
+        train(settings_of(f"folder={tmp_path}", *BRIEF, "epochs=2", "model=mlp"))
     summary = json.loads((tmp_path / "summary.json").read_text())
     assert summary["status"] == "failed"
     assert "batch 4" in summary["error"]
@@ -288,7 +288,7 @@ def test_healthy_run_has_no_warning(
     settings = [f"objective={objective}", "trainer.limit_train_batches=40"]
     if objective == "wgan_gp":  # it refuses batch norm
         settings.append("model.discriminator.norm=layer")
-    train(configuration(f"folder={tmp_path}", *SHORT, *settings))
+    train(settings_of(f"folder={tmp_path}", *SHORT, *settings))
     assert networks_in(caplog) == []
 
 
@@ -297,7 +297,7 @@ def test_stuck_run_has_the_warning_in_its_log(
 ) -> None:
     """A huge lr drives the logits of objective=bce to where the sigmoid has no gradient."""
     settings = ("lr=1", "model.discriminator.norm=none", "trainer.limit_train_batches=40")
-    train(configuration(f"folder={tmp_path}", *SHORT, "objective=bce", *settings))
+    train(settings_of(f"folder={tmp_path}", *SHORT, "objective=bce", *settings))
     messages = [record.getMessage() for record in caplog.records]
     [of_d] = [message for message in messages if " of D " in message]
     assert "100.000" in of_d

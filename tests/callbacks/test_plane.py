@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
-from helpers.config import configuration
+from helpers.config import configuration, settings_of
 from helpers.gan import changed, snapshot
 from hydra.core.global_hydra import GlobalHydra
 from hydra.utils import instantiate
@@ -105,7 +105,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run of two epochs of three batches, which selects only the data."""
     folder = tmp_path_factory.mktemp("ring8")
     short = ("epochs=2", "trainer.limit_train_batches=3", "sample_every=2", "metrics.n=200")
-    value = train(configuration(f"folder={folder}", "data=ring8", "trainer=cpu", *short))
+    value = train(settings_of(f"folder={folder}", "data=ring8", "trainer=cpu", *short))
     summary = json.loads((folder / "summary.json").read_text())
     assert value == summary["value"]
     logged = summary["scalars"]["metrics/ring8_jsd"]
@@ -187,5 +187,5 @@ OUTCOMES = {
 @pytest.mark.slow
 @pytest.mark.parametrize("experiment", OUTCOMES)
 def test_a_deliberate_failure_fails_and_its_cure_works(experiment: str, tmp_path: Path) -> None:
-    train(configuration(f"folder={tmp_path}", f"experiment={experiment}", "trainer=cpu"))
+    train(settings_of(f"folder={tmp_path}", f"experiment={experiment}", "trainer=cpu"))
     assert OUTCOMES[experiment](tmp_path)

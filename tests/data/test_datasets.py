@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 import torchvision
-from helpers.config import configuration
+from helpers.config import settings_of
 from helpers.idx import (
     FILES,
     TEST_X,
@@ -309,7 +309,7 @@ def test_fashion_mnist_trains(tmp_path: Path) -> None:
     write_files(tmp_path / "FashionMNIST/raw", tiny_files())
     data = ("data=fashion_mnist", f"data.root={tmp_path}", "batch_size=8", "model=mlp")
     short = ("trainer=cpu", "epochs=1", "callbacks=none", "logger=none")
-    train(configuration(f"folder={tmp_path / 'run'}", *data, *short))
+    train(settings_of(f"folder={tmp_path / 'run'}", *data, *short))
     summary = json.loads((tmp_path / "run/summary.json").read_text())
     assert (summary["data"], summary["images_seen"]) == ("FashionMNIST", 16)
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import lightning as L
 import pytest
 import torch
-from helpers.config import configuration
+from helpers.config import settings_of
 from helpers.data import RandomImages
 from helpers.families import encoder, small_aae, small_pix2pix
 from helpers.launch import BRIEF
@@ -96,6 +96,6 @@ def test_with_second_batch_fakes_belong_to_the_images_of_the_generator_step(
 
 @pytest.mark.parametrize("penalty", ["r1", "r2", "gradient_penalty", "dragan"])
 def test_penalties_apply_to_latents(penalty: str, data_root: Path, tmp_path: Path) -> None:
-    train(configuration(f"folder={tmp_path}", *BRIEF, "family=aae", f"penalty={penalty}"))
+    train(settings_of(f"folder={tmp_path}", *BRIEF, "family=aae", f"penalty={penalty}"))
     scalars = json.loads((tmp_path / "summary.json").read_text())["scalars"]
     assert scalars[f"epoch/d/{penalty}"] > 0

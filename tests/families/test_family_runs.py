@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers.config import configuration
+from helpers.config import configuration, settings_of
 from helpers.launch import BRIEF, BRIEFLY_MEASURED, launch
 from helpers.networks import choices
 from hydra.core.global_hydra import GlobalHydra
@@ -62,7 +62,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory, digits_root: Path) -> Path:
             brief = (*BRIEF, f"family={family}", "metrics=default", *BRIEFLY_MEASURED)
             table = ("metrics.table.kid.subset_size=50", "metrics.n=128")
             short = ("metrics.table.gan_train.epochs=1",)
-            train(configuration(f"folder={folder / family}", *brief, *table, *short))
+            train(settings_of(f"folder={folder / family}", *brief, *table, *short))
     return folder
 
 
@@ -144,7 +144,7 @@ def test_another_number_of_labels_than_the_data_has_is_refused(
 ) -> None:
     settings = (*BRIEF, "family=projection", "family.labels.n_classes=9")
     with pytest.raises(UserError, match=r"family\.labels\.n_classes=9"):
-        train(configuration(f"folder={tmp_path}", *settings))
+        train(settings_of(f"folder={tmp_path}", *settings))
 
 
 def test_generate_uses_the_selected_labels(

@@ -1,17 +1,29 @@
 """Composed configurations."""
 
+from typing import Any
+
 from hydra import compose, initialize_config_dir
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 
 from ganmnist.runs import command_line
+from ganmnist.runs.command_line import plain
 from ganmnist.runs.folders import conf_dir
 from ganmnist.runs.norm import resolve_norm
 
 
 def configuration(*overrides: str) -> DictConfig:
     """The configuration that the command line composes from these overrides."""
+    if not any(word.startswith("folder=") for word in overrides):
+        overrides = ("folder=here", *overrides)  # otherwise Hydra's
     command_line.setup()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         config = compose("train", list(overrides))
-    resolve_norm(config)
-    return config
+    settings = plain(config)
+    resolve_norm(settings)
+    return OmegaConf.create(settings)
+
+
+def settings_of(*overrides: str) -> dict[str, Any]:
+    """The same as plain settings."""
+    settings: dict[str, Any] = plain(configuration(*overrides))
+    return settings

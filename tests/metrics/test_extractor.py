@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from helpers.config import configuration
+from helpers.config import settings_of
 from helpers.gan import changed, small_gan, snapshot
 from helpers.launch import BRIEF
 from torch import nn
@@ -70,7 +70,7 @@ def test_a_module_that_holds_the_extractor_does_not_train_or_save_it(digits: Dat
 
 
 def test_a_checkpoint_has_no_classifier(tmp_path: Path, data_root: Path) -> None:
-    train(configuration(f"folder={tmp_path}", *BRIEF, "model=mlp"))
+    train(settings_of(f"folder={tmp_path}", *BRIEF, "model=mlp"))
     for name in ("last", "best"):
         checkpoint = torch.load(tmp_path / f"checkpoints/{name}.ckpt", weights_only=True)
         modules = {key.split(".")[0] for key in checkpoint["state_dict"]}

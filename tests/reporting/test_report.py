@@ -5,8 +5,9 @@ import json
 import re
 import shutil
 import subprocess
-from base64 import b64decode
+from base64 import b64decode, b64encode
 from collections.abc import Mapping
+from hashlib import sha256
 from html.parser import HTMLParser
 from io import BytesIO
 from itertools import pairwise
@@ -475,8 +476,22 @@ def test_slider_in_a_browser(folder: Path, tmp_path: Path) -> None:
         pytest.skip("needs Chromium")
     report.write(folder)
     html = (folder / "report.html").read_text(encoding="utf-8")
+    body = body_in_browser(browser, html.replace("</body>", PROBE + "</body>"), tmp_path)
+    assert "data-seen" not in body  # the page allows its own script alone
+    code = PROBE.partition("<script>")[2].partition("</script>")[0]
+    digest = b64encode(sha256(code.encode()).digest()).decode()
+    html = html.replace("script-src ", f"script-src 'sha256-{digest}' ")
+    body = body_in_browser(browser, html.replace("</body>", PROBE + "</body>"), tmp_path)
+    shown = ["epoch 3", "epoch 1", "epoch 2", "epoch 1"]
+    assert json.loads(str(body["data-seen"])) == [[epoch, epoch] for epoch in shown]
+    assert json.loads(str(body["data-requests"])) == []
+    assert body["data-blocked"] == "img-src"
+
+
+def body_in_browser(browser: str, html: str, tmp_path: Path) -> dict[str, str | None]:
+    """The attributes of a page's body after its scripts have run."""
     copy = tmp_path / "copy.html"
-    copy.write_text(html.replace("</body>", PROBE + "</body>"), encoding="utf-8")
+    copy.write_text(html, encoding="utf-8")
     options = ["--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=2000"]
     profile = f"--user-data-dir={tmp_path / 'profile'}"
     done = subprocess.run(
@@ -487,7 +502,4 @@ def test_slider_in_a_browser(folder: Path, tmp_path: Path) -> None:
         check=True,
     )
     [body] = Page(done.stdout).all("body")
-    shown = ["epoch 3", "epoch 1", "epoch 2", "epoch 1"]
-    assert json.loads(str(body["data-seen"])) == [[epoch, epoch] for epoch in shown]
-    assert json.loads(str(body["data-requests"])) == []
-    assert body["data-blocked"] == "img-src"
+    return body

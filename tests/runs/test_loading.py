@@ -14,7 +14,8 @@ from helpers.gan import changed, snapshot
 import ganmnist
 from ganmnist.gan import GAN
 from ganmnist.networks import mlp
-from ganmnist.runs.loading import build, find_class, load
+from ganmnist.runs.instantiate import TRUSTED, find_target, instantiate
+from ganmnist.runs.loading import load
 from ganmnist.utils.errors import UserError
 
 
@@ -104,7 +105,7 @@ def test_only_classes_of_ganmnist_are_called(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises((UserError, ImportError)):
-        find_class(target, ("ganmnist", "torch.optim"))
+        find_target(target, TRUSTED)
     checkpoint = content(trained)
     checkpoint["hyper_parameters"]["family"]["latent"] = {"_target_": target, "path": "pwned"}
     torch.save(checkpoint, tmp_path / "hostile.ckpt")
@@ -115,15 +116,15 @@ def test_only_classes_of_ganmnist_are_called(
 
 def test_interpolations_stay_texts() -> None:
     """Hydra would resolve `${...}` and read the environment."""
-    assert build({"a": ["${oc.env:HOME}"]}) == {"a": ["${oc.env:HOME}"]}
+    assert instantiate({"a": ["${oc.env:HOME}"]}) == {"a": ["${oc.env:HOME}"]}
 
 
 def test_build_calls_classes_like_instantiate() -> None:
     target = "ganmnist.networks.mlp.Generator"
-    generator = build({"_target_": target, "latent_dim": 3, "widths": [5, 6]})
+    generator = instantiate({"_target_": target, "latent_dim": 3, "widths": [5, 6]})
     assert isinstance(generator, mlp.Generator)
     assert [p.shape[0] for p in generator.parameters() if p.ndim == 2] == [5, 6, 784]
-    partial = build({"_target_": "torch.optim.Adam", "_partial_": True, "lr": 0.5})
+    partial = instantiate({"_target_": "torch.optim.Adam", "_partial_": True, "lr": 0.5})
     assert partial(generator.parameters()).defaults["lr"] == 0.5
 
 

@@ -29,7 +29,7 @@ def test_auto_is_bfloat16_where_the_cpu_has_it(
     native[:] = [has]
     config = configuration("folder=here", "trainer=cpu", "trainer.precision=auto")
     with caplog.at_level(logging.INFO):
-        precision.resolve_precision(config)
+        precision.resolve_precision(config.trainer)
     assert config.trainer.precision == expected
     assert f"trainer.precision=auto: {expected}" in caplog.text
 
@@ -38,10 +38,10 @@ def test_emulated_bfloat16_has_a_warning(
     native: list[bool], caplog: pytest.LogCaptureFixture
 ) -> None:
     config = configuration("folder=here", "trainer=cpu", "trainer.precision=bf16-mixed")
-    precision.resolve_precision(config)
+    precision.resolve_precision(config.trainer)
     assert not caplog.text
     native[:] = [False]
-    precision.resolve_precision(config)
+    precision.resolve_precision(config.trainer)
     assert config.trainer.precision == "bf16-mixed"
     assert f"about {precision.EMULATION_FACTOR} times as long" in caplog.text
 

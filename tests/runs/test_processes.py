@@ -176,4 +176,4 @@ def test_folder_with_a_double_quote_is_refused(
     with pytest.raises(SystemExit) as leaving:
         launch("trainer=cpu", "trainer.devices=2", "data=digits", "hydra.run.dir='a\"b'")
     assert leaving.value.code == 2
-    assert 'hydra.run.dir=a"b' in capsys.readouterr().err
+    assert f'hydra.run.dir={tmp_path}/a"b' in capsys.readouterr().err

@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from helpers.config import configuration
+from helpers.config import settings_of
 from helpers.launch import BRIEFLY_MEASURED
 from hydra.core.global_hydra import GlobalHydra
 
@@ -95,17 +95,14 @@ TRAIN = {
 RESUME = {
     "resume=nowhere": "resume=nowhere",
     "resume=text.txt": "resume=text.txt",
-    "resume=runs": ".hydra/overrides.yaml",
-    "resume=runs/damaged": "overrides.yaml",
-    "resume=runs/hydra": "hydra.callbacks.x._target_=os.system",
-    "resume=runs/elsewhere": "overrides.yaml contains experiment=",
-    "resume=runs/target": "evil.Evil",
+    "resume=runs": "last.ckpt",
+    "resume=runs/module": "evil.Evil",
     "resume=runs/truncated": "last.ckpt",
     "resume=runs/pickle": "last.ckpt",
     "resume=runs/without": "hyper_parameters",
-    "resume=runs/settings": "'data'",
-    "resume=runs/weights": "state_dict",
-    "resume=runs/other": "family.generator.widths was [7] and is now [16]",
+    "resume=runs/settings": "no settings of a run",
+    "resume=runs/weights": "discriminator.",
+    "resume=runs/other": "generator.",
     "resume=runs/newer": "ganmnist 99.1",
 }
 # For evaluate and for generate
@@ -262,30 +259,12 @@ def put_checkpoints(folder: Path, whole: bytes, checkpoint: dict[str, Any]) -> N
     put("text", lambda c, s: s["metrics"].update(n="ten"))
 
 
-def put_runs(root: Path, bad: Path, run: Path) -> None:
+def put_runs(root: Path, bad: Path) -> None:
     """Folders of runs that cannot be resumed."""
-    saved = (run / ".hydra/overrides.yaml").read_text()
-    evil = os.path.relpath(
-        root / "elsewhere/evil", import_module("ganmnist.runs.folders").conf_dir()
-    )
-    overrides = {
-        "damaged": "- [",
-        "hydra": "- hydra.callbacks.x._target_=os.system\n",
-        "elsewhere": f"- experiment=../{evil}\n",
-        "target": saved + "- objective._target_=evil.Evil\n",
-        **dict.fromkeys(("truncated", "pickle", "without", "settings", "weights"), saved),
-        **dict.fromkeys(("other", "newer"), saved),
-    }
-    for name, words in overrides.items():
-        for part in (".hydra", "checkpoints"):
-            (root / name / part).mkdir(parents=True)
-        (root / name / ".hydra/overrides.yaml").write_text(words)
-        of_run = bad / f"{name}.ckpt"
-        source = of_run if of_run.exists() else run / resume.LAST
-        shutil.copy(source, root / name / resume.LAST)
-    (root / "elsewhere/evil.yaml").write_text(
-        "# @package _global_\nhydra: {callbacks: {x: {_target_: os.mkdir, path: pwned}}}\n"
-    )
+    names = ("truncated", "pickle", "without", "settings", "weights", "other", "newer", "module")
+    for name in names:
+        (root / name / "checkpoints").mkdir(parents=True)
+        shutil.copy(bad / f"{name}.ckpt", root / name / resume.LAST)
 
 
 @pytest.fixture(scope="module")
@@ -298,15 +277,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory, digits_root: Path) -> Path:
         patch.chdir(root)
         patch.setenv("GANMNIST_DATA", str(digits_root))
         quick = ("metrics=quick", *BRIEFLY_MEASURED, *brief)
-        train(configuration("folder=run", *words, *quick))
-        train(configuration("folder=ring", "data=ring8", "data.n=500", *BRIEFLY_MEASURED, *brief))
+        train(settings_of("folder=run", *words, *quick))
+        train(settings_of("folder=ring", "data=ring8", "data.n=500", *BRIEFLY_MEASURED, *brief))
     run = root / "run"
-    (run / ".hydra").mkdir()
-    (run / ".hydra/overrides.yaml").write_text("".join(f"- {w}\n" for w in (*words, *quick)))
     whole = (run / resume.LAST).read_bytes()
     put_images(root / "idx")
     put_checkpoints(root / "bad", whole, torch.load(run / resume.LAST, weights_only=True))
-    put_runs(root / "runs", root / "bad", run)
+    put_runs(root / "runs", root / "bad")
     (root / "text.txt").write_text("neither weights nor images\n")
     (root / "evil.py").write_text("import os\nos.mkdir('pwned')\n\n\nclass Evil: ...\n")
     (root / "folder.png").mkdir()

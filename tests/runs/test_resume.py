@@ -11,6 +11,8 @@ from typing import Any
 import lightning as L
 import pytest
 import torch
+import yaml
+from helpers.config import settings_of
 from helpers.gan import changed, fit, small_gan, snapshot
 from helpers.launch import launch
 from helpers.runs import TWO_EPOCHS, StopAt
@@ -18,6 +20,9 @@ from helpers.runs import TWO_EPOCHS, StopAt
 from ganmnist.callbacks import LastCheckpoint
 from ganmnist.gan import GAN
 from ganmnist.runs import resume
+from ganmnist.runs.command_line import compose_today, parse
+from ganmnist.runs.instantiate import TRUSTED
+from ganmnist.runs.resume import Checkpoint
 from ganmnist.stabilizers.minibatch_discrimination import MinibatchDiscrimination
 from ganmnist.utils.errors import UserError
 
@@ -100,7 +105,7 @@ def test_epoch_stopped_at_its_end_ends_again(tmp_path: Path) -> None:
     assert (len(ends), gan.state.batches_seen, gan.state.epochs_seen) == (2, 3, 1)
 
 
-# The command line
+# The settings
 
 
 @pytest.fixture
@@ -108,21 +113,202 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of a killed run."""
     monkeypatch.chdir(tmp_path)
     run = tmp_path / "logs/a/first"
-    for part in (".hydra", "checkpoints"):
-        (run / part).mkdir(parents=True)
-    (run / ".hydra/overrides.yaml").write_text("- model=mlp\n- epochs=3\n")
+    (run / "checkpoints").mkdir(parents=True)
     (run / resume.LAST).touch()
     return run
 
 
-def test_saved_overrides_come_before_the_typed_ones(folder: Path) -> None:
-    assert resume.extend(["lr=1"]) == ["lr=1"]
-    assert resume.extend(["--config-dir", "mine", "epochs=9", "resume=logs/a/first"]) == [
-        *("--config-dir", "mine", "model=mlp", "epochs=3", "epochs=9", f"resume='{folder}'"),
-        *(f"hydra.run.dir='{folder}'", "hydra.output_subdir=null"),
+def continued(saved: dict[str, Any], run: Path, *words: str) -> dict[str, Any]:
+    """The settings of a run with the saved ones that continues with these words."""
+    overrides = parse(words)
+    typed = resume.TypedSettings(overrides, *compose_today(words, overrides, run))
+    content = {"hyper_parameters": saved}
+    allowed = (*TRUSTED, *typed.trusted)
+    return resume.continued_settings(Checkpoint(run / resume.LAST, content, allowed), typed)
+
+
+def saved_settings(run: Path, *words: str) -> dict[str, Any]:
+    """The settings in the checkpoint of a run with these words."""
+    settings = settings_of(f"folder={run}", "data=digits", *words)
+    settings["data"]["_target_"] = "ganmnist.data.datasets.Digits"
+    return settings
+
+
+def test_settings_continue_without_any_word(folder: Path) -> None:
+    saved = saved_settings(folder, "experiment=flagship", "name=x", "optimizer.d.lr=0.1")
+    found = continued(saved, folder)
+    assert found["resume"] == str(folder)
+    assert [*resume.differences(saved, found)] == [
+        ("resume", None, str(folder)),
+        ("datamodule.dataset._target_", "ganmnist.data.Digits", "ganmnist.data.datasets.Digits"),
     ]
-    again = resume.extend(["resume=logs/a/first"])
-    assert again == ["resume=logs/a/first"]  # a child process of the run
+
+
+@pytest.mark.parametrize(
+    ("words", "changes"),
+    [
+        (["epochs=9"], {"epochs": 9, "trainer.max_epochs": 9}),
+        (["print_every=7"], {"print_every": 7, "callbacks.scalars.print_every": 7}),
+        (["checkpoint.every_minutes=null"], {"callbacks.checkpoint.every_minutes": None}),
+        (["logger=none"], {"logger": {}}),
+        (["~callbacks.progress"], {"callbacks.progress": None}),
+        (["trainer=gpu"], {"trainer.gpus": 1, "trainer.precision": "32-true"}),
+        (["+trainer.detect_anomaly=true"], {"trainer.detect_anomaly": True}),
+        (["metrics=parzen"], {"callbacks.evaluation.evaluator.table.parzen.n_validation": 1000}),
+        (["metrics.n=100"], {"callbacks.evaluation.evaluator.n": 100}),
+        (["data.root=/elsewhere"], {"datamodule.dataset.root": "/elsewhere"}),
+        (["callbacks=graphs"], {"callbacks.scalars.print_every": 5}),
+        (["experiment=flagship", "lr=0.5"], {"lr": 0.5}),
+        (["data=auto", "trainer.precision=auto", "family=gan", "model=dcgan"], {"seed": 0}),
+    ],
+    ids=str,
+)
+def test_settings_that_do_not_change_the_training_may_change(
+    words: list[str], changes: dict[str, Any], folder: Path
+) -> None:
+    own = ["print_every=5"] if "experiment=flagship" not in words else words
+    found = continued(saved_settings(folder, *own), folder, *words)
+    assert {path: resume.select(found, path) for path in changes} == changes
+
+
+@pytest.mark.parametrize(
+    ("words", "part"),
+    [
+        ("lr=0.5", "lr was 0.0002 and is now 0.5"),
+        ("objective=hinge", "objective"),
+        ("penalty=none", "penalty.r1"),
+        ("penalty.r1.gamma=7", "penalty.r1.gamma"),
+        ("data=mnist", "MNIST"),
+        ("family=infogan", "infogan"),
+        ("experiment=report_mlp", "report_mlp"),
+        ("gan.d_steps=2", "gan.d_steps was 1 and is now 2"),
+        ("datamodule.seed=1", "datamodule.seed was 0 and is now 1"),
+        ("~penalty.r1", "penalty.r1"),
+    ],
+)
+def test_settings_that_change_the_training_must_not_change(
+    words: str, part: str, folder: Path
+) -> None:
+    saved = saved_settings(folder, "penalty=r1")
+    with pytest.raises(UserError) as raised:
+        continued(saved, folder, words)
+    assert part in str(raised.value) or "mlp" in str(raised.value)
+
+
+@pytest.mark.parametrize("words", ["epochz=9", "callbacks.samples.cuont=4", "epochs=many"])
+def test_typed_mistakes_are_refused(words: str, folder: Path) -> None:
+    with pytest.raises(UserError, match=words.partition("=")[0]):
+        continued(saved_settings(folder), folder, words)
+
+
+def test_paths_move_with_the_folder(folder: Path, tmp_path: Path) -> None:
+    saved = saved_settings(tmp_path / "earlier place")
+    assert saved["callbacks"]["checkpoint"]["folder"] == f"{tmp_path}/earlier place/checkpoints"
+    found = continued(saved, folder)
+    assert found["callbacks"]["checkpoint"]["folder"] == f"{folder}/checkpoints"
+    assert found["logger"]["csv"]["path"] == f"{folder}/metrics.csv"
+    assert "earlier" not in str({**found, "name": ""})
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("logger.csv.path", "/elsewhere/metrics.csv"),
+        ("logger.csv.path", "{folder}/../metrics.csv"),
+        ("callbacks.checkpoint.folder", "elsewhere"),
+        ("callbacks.samples.folder", "/"),
+        ("metrics.classifier", "/etc/passwd"),
+        ("family.latent", {"_target_": "ganmnist.data.Digits", "root": "/elsewhere"}),
+    ],
+)
+def test_paths_outside_of_the_folder_are_not_taken_from_a_file(
+    path: str, value: Any, folder: Path
+) -> None:
+    saved = saved_settings(folder)
+    *above, name = path.split(".")
+    is_text = isinstance(value, str)
+    resume.select(saved, ".".join(above))[name] = value.format(folder=folder) if is_text else value
+    with pytest.raises(UserError, match=re.escape(path)):
+        continued(saved, folder)
+
+
+def test_data_folder_is_that_of_today(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    saved = saved_settings(folder, "data.root=/elsewhere")
+    monkeypatch.setenv("GANMNIST_DATA", "/here")
+    found = continued(saved, folder)
+    assert found["data"]["root"] == found["datamodule"]["dataset"]["root"] == "/here"
+
+
+def test_values_in_a_checkpoint_stay_texts(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SECRET", "hunter2")
+    saved = saved_settings(folder)
+    saved["name"] = "${oc.env:SECRET}"
+    saved["callbacks"]["scalars"]["print_every"] = "$\\{oc.env:SECRET\\}"
+    assert "hunter2" not in str(continued(saved, folder))
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("trainer.plugins", []),
+        ("trainer.logger", True),
+        ("trainer.profiler", "simple"),
+        ("trainer.strategy", {"_target_": "os.system"}),
+        ("epochs", "many"),
+        ("seed", True),
+        ("family", "x"),
+        ("callbacks", [1]),
+        ("folder", None),
+        ("name", {1, 2}),
+    ],
+)
+def test_other_settings_are_refused(path: str, value: Any, folder: Path) -> None:
+    saved = saved_settings(folder)
+    *above, name = path.split(".")
+    (resume.select(saved, ".".join(above)) if above else saved)[name] = value
+    with pytest.raises(UserError):
+        continued(saved, folder)
+
+
+def test_trainer_and_trusted_modules_are_those_of_today(folder: Path) -> None:
+    saved = saved_settings(folder, "trusted_modules=[os]")
+    saved["trainer"]["_target_"] = "os.system"
+    found = continued(saved, folder)
+    assert found["trusted_modules"] == []
+    assert found["trainer"]["_target_"] == "ganmnist.runs.hardware.build_trainer"
+
+
+def test_settings_that_contain_themselves_are_refused(folder: Path) -> None:
+    saved = saved_settings(folder)
+    saved["metrics"]["again"] = saved
+    with pytest.raises(UserError, match=r"last\.ckpt"):
+        continued(saved, folder)
+
+
+def test_differences_have_paths_and_both_values() -> None:
+    then = {"gan": {"clip": None}, "penalty": {}, "seed": 0}
+    now = {"gan": {"clip": 1.0}, "penalty": {"r1": {"gamma": 2}}, "seed": 0}
+    assert [*resume.differences(then, now)] == [
+        ("gan.clip", None, 1.0),
+        ("penalty.r1", None, {"gamma": 2}),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("then", "now", "same"),
+    [((2, 1), (4, 1), False), ((2, 1), (0, 2), True), (("auto", 1), (0, 1), True)],
+)
+def test_number_of_processes_must_not_change_but_the_device_may(
+    then: tuple[Any, int], now: tuple[Any, int], same: bool
+) -> None:
+    one, other = (
+        resume.compared({"checksum": "", "trainer": {"gpus": gpus, "devices": devices}})
+        for gpus, devices in (then, now)
+    )
+    assert (one == other) == same
+
+
+# The folder
 
 
 def test_auto_is_the_newest_unfinished_run(folder: Path) -> None:
@@ -131,6 +317,9 @@ def test_auto_is_the_newest_unfinished_run(folder: Path) -> None:
     (other / resume.LAST).touch()
     os.utime(folder / resume.LAST, (0, 0))
     assert resume.find("auto") == other
+    for damaged in ("[]", "{", '"finished"', "[" * 100_000):
+        (other / "summary.json").write_text(damaged)
+        assert resume.find("auto") == other
     (other / "summary.json").write_text(json.dumps({"status": "finished"}))
     assert resume.find("auto") == folder
     (folder / "summary.json").write_text(json.dumps({"status": "finished"}))
@@ -138,28 +327,6 @@ def test_auto_is_the_newest_unfinished_run(folder: Path) -> None:
         resume.find("auto")
     with pytest.raises(UserError, match="resume=elsewhere"):
         resume.find("elsewhere")
-
-
-@pytest.mark.parametrize(
-    "word",
-    [
-        *("hydra.callbacks.x._target_=os.system", "+hydra.callbacks.x._target_=os.system"),
-        *("hydra/launcher=joblib", "--config-dir=/tmp", "-m"),
-        *("+callbacks@hydra.callbacks=default", "folder=/elsewhere"),
-        *("experiment=../evil", "experiment=/evil", "+experiment=${times:2,.}/evil"),
-        *("gan._target_=${oc.env:WORSE}", "gan._target_=${${one}:WORSE}", r"lr=\${oc.env:WORSE}"),
-    ],
-)
-def test_saved_overrides_cannot_change_hydra(folder: Path, word: str) -> None:
-    (folder / ".hydra/overrides.yaml").write_text(f"- '{word}'\n")
-    with pytest.raises(UserError, match=re.escape(word)):
-        resume.extend([f"resume={folder}"])
-
-
-def test_override_that_is_typed_again_is_not_repeated(folder: Path) -> None:
-    (folder / resume.STARTED).write_text("- ~callbacks.progress\n- experiment=../mine\n- seed=1\n")
-    words = resume.extend([f"resume={folder}", "~callbacks.progress", "experiment=../mine"])
-    assert words[:3] == ["seed=1", "~callbacks.progress", "experiment=../mine"]
 
 
 def test_auto_is_refused_for_processes_of_a_launcher(
@@ -179,82 +346,23 @@ def test_impossible_folder_name_is_refused(name: str) -> None:
 def test_folder_without_a_checkpoint_is_refused(folder: Path) -> None:
     (folder / resume.LAST).unlink()
     with pytest.raises(UserError, match=r"checkpoints/last\.ckpt"):
-        resume.extend([f"resume={folder}"])
+        resume.read(folder)
 
 
-@pytest.mark.parametrize("sign", ["", "+", "++", "~"])
-def test_saved_overrides_cannot_trust_modules(folder: Path, sign: str) -> None:
-    (folder / resume.STARTED).write_text(f"- '{sign}trusted_modules=[os]'\n- lr=1e-3\n")
-    words = resume.extend([f"resume={folder}"])
-    assert words[0] == "lr=1e-3"
-    assert not any("trusted_modules=[os]" in word for word in words)
-
-
-def test_overrides_stay_as_they_were_typed(folder: Path) -> None:
-    (folder / resume.STARTED).write_text("- optimizer.d.lr=${times:4,${lr}}\n")
-    assert resume.extend([f"resume={folder}"])[0] == "optimizer.d.lr=${times:4,${lr}}"
-
-
-@pytest.mark.parametrize("text", ["- [", "a: 1", "{"])
-def test_damaged_overrides_are_refused(folder: Path, text: str) -> None:
-    (folder / resume.STARTED).write_text(text)
-    with pytest.raises(UserError, match=r"overrides\.yaml"):
-        resume.extend([f"resume={folder}"])
-
-
-def test_resume_of_a_sweep_is_refused(folder: Path) -> None:
-    with pytest.raises(UserError, match="-m"):
-        resume.extend(["-m", f"resume={folder}", "epochs=4,5"])
-
-
-def test_resumed_run_writes_into_its_own_folder(folder: Path) -> None:
-    inside = {"callbacks": {"a": {"folder": f"{folder}/samples"}, "b": None}, "logger": None}
-    resume.check_places(inside, folder)
-    with pytest.raises(UserError, match=r"logger\.csv\.path=.*elsewhere"):
-        resume.check_places(
-            {"callbacks": {}, "logger": {"csv": {"path": f"{folder}/../elsewhere"}}}, folder
-        )
-
-
-@pytest.mark.parametrize(
-    "target",
-    [
-        "os.system",
-        "ganmnist.runs.folders.os.system",
-        "ganmnist.train.train",
-        "torch.optim.os.system",
-    ],
-)
-def test_saved_settings_name_only_classes_of_ganmnist(target: str) -> None:
-    with pytest.raises(UserError, match=target):
-        resume.check_targets(
-            {"family": [{"auxiliary": {"x": {"_target_": target}}}]}, trusted_modules=()
-        )
-
-
-def test_differences_have_paths_and_both_values() -> None:
-    then = {"gan": {"clip": None}, "penalty": {}, "seed": 0}
-    now = {"gan": {"clip": 1.0}, "penalty": {"r1": {"gamma": 2}}, "seed": 0}
-    assert [*resume.differences(then, now)] == [
-        ("gan.clip", None, 1.0),
-        ("penalty.r1", None, {"gamma": 2}),
-    ]
-
-
-@pytest.mark.parametrize(
-    ("then", "now", "same"),
-    [((2, 1), (4, 1), False), ((2, 1), (0, 2), True), (("auto", 1), (0, 1), True)],
-)
-def test_number_of_processes_must_not_change_but_the_device_may(
-    then: tuple[Any, int], now: tuple[Any, int], same: bool
-) -> None:
-    rest: dict[str, Any] = {"family": {}, "batch_size": 64, "seed": 0, "data": {}, "checksum": ""}
-    rest |= {"datamodule": {}}
-    one, other = (
-        resume.training_config({**rest, "trainer": {"gpus": gpus, "devices": devices}})
-        for gpus, devices in (then, now)
-    )
-    assert (one == other) == same
+@pytest.mark.parametrize("kind", ["file", "folder", "hard link", "pipe"])
+def test_folder_with_links_is_refused(kind: str, folder: Path, tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    link = folder / "samples"
+    if kind == "folder":
+        victim.mkdir()
+        link.symlink_to(victim)
+    elif kind == "pipe":
+        os.mkfifo(link)
+    else:
+        victim.touch()
+        link.hardlink_to(victim) if kind == "hard link" else link.symlink_to(victim)
+    with pytest.raises(UserError, match="samples"):
+        resume.read(folder)
 
 
 # The whole
@@ -311,7 +419,6 @@ def test_resumed_run_writes_the_same_files(
     one, other = (json.loads((run / "summary.json").read_text()) for run in two)
     assert other["status"] == "finished"
     assert one["metrics"]["final"] == other["metrics"]["final"]
-    assert "resume=" not in (broken / resume.STARTED).read_text()
 
 
 def test_settings_that_change_the_training_are_refused(
@@ -319,7 +426,7 @@ def test_settings_that_change_the_training_are_refused(
 ) -> None:
     straight, broken = two
     for words, part in (
-        ((broken, "lr=0.5"), "family.optimizers.d.lr was 0.0002 and is now 0.5"),
+        ((broken, "lr=0.5"), "lr was 0.0002 and is now 0.5"),
         ((broken, "seed=1"), "seed was 0 and is now 1"),
         ((broken, "datamodule.seed=1"), "datamodule.seed was 0 and is now 1"),
         ((broken, "datamodule.batch_size=8"), "batch_size"),
@@ -384,4 +491,5 @@ def test_finished_run_continues_with_more_epochs(two: tuple[Path, Path]) -> None
     summary = json.loads((straight / "summary.json").read_text())
     assert (summary["epochs"], summary["status"]) == (3, "finished")
     assert [int(row["epoch"]) for row in rows(straight) if "epoch" in row] == [1, 2, 3]
-    assert "epochs=3" in (straight / resume.RESUMED_WITH).read_text()
+    config = yaml.safe_load((straight / "config.yaml").read_text())
+    assert (config["epochs"], config["trainer"]["max_epochs"]) == (3, 3)

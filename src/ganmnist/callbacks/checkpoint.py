@@ -9,7 +9,7 @@ from io import BytesIO
 from pathlib import Path
 from tempfile import gettempdir
 from time import perf_counter
-from typing import Any
+from typing import Any, cast
 
 import lightning as L
 import torch
@@ -23,6 +23,7 @@ from ganmnist.utils.hooks import Flush
 
 log = logging.getLogger(__name__)
 
+MAX_WEIGHT = 1e5  # weights of networks that learn are below 100
 REDUCE_EVERY = 10  # batches between the reductions of a flag: each makes all ranks wait
 
 
@@ -46,18 +47,27 @@ def save_checkpoint(trainer: L.Trainer, path: Path) -> bool:
     Returns False if the file cannot be written.
 
     Raises:
-        UserError: a weight is not finite. An older file is unchanged.
+        UserError: the run has diverged. An older file is unchanged.
     """
-    gan = trainer.lightning_module
-    for name, value in gan.state_dict().items():
-        if not value.isfinite().all():
-            raise UserError(
-                f"{name} is not finite after batch {gan.state.batches_seen:,}: the run has "
-                "diverged. Use a lower lr, or objective=bce_logits. Checkpoints in "
-                f"{path.parent} are finite."
-            )
+    gan = cast(GAN, trainer.lightning_module)
+    if diverged := find_diverged(gan):
+        raise UserError(
+            f"{diverged} after batch {gan.state.batches_seen:,}: the run has diverged. Use a lower "
+            "lr, or objective=bce_logits."
+        )
     trainer.save_checkpoint(path)
     return not failed_to_write(path)
+
+
+def find_diverged(gan: GAN) -> str:
+    """A value that is not finite, or a weight that is far too large; otherwise nothing."""
+    for name, value in gan.state_dict().items():
+        if not value.isfinite().all():
+            return f"{name} is not finite"
+    for name, parameter in gan.named_parameters():
+        if (largest := float(parameter.detach().abs().max())) > MAX_WEIGHT:
+            return f"{name} has a weight of {largest:.2g}"
+    return ""
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):

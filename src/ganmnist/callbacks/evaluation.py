@@ -22,7 +22,7 @@ from ganmnist.metrics import Evaluator, FeatureBatch, Metric
 from ganmnist.metrics.class_kl import frequencies
 from ganmnist.reporting import images
 from ganmnist.reporting.console import console
-from ganmnist.reporting.metric_info import describe
+from ganmnist.reporting.metric_info import describe, is_number
 from ganmnist.utils.errors import UserError
 from ganmnist.utils.neighbors import nearest
 
@@ -72,9 +72,18 @@ class Evaluation(Callback):
         return {"lowest": self.lowest, "summary": self.summary, "criterion": self.criterion}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.summary = state_dict["summary"]
+        """Restores the state of a checkpoint.
+
+        Raises:
+            ValueError: it is not a state.
+        """
+        summary, lowest = state_dict["summary"], state_dict["lowest"]
+        seconds, best = summary.get("validation_seconds", 0.0), summary.get("best", {})
+        if not (is_number(seconds) and isinstance(lowest, float) and isinstance(best, dict)):
+            raise ValueError("the state of the evaluation has other types")
+        self.summary = summary
         if state_dict["criterion"] == self.criterion:
-            self.lowest = state_dict["lowest"]
+            self.lowest = lowest
 
     def setup(self, trainer: L.Trainer, gan: GAN, stage: str) -> None:
         self.active = bool(self.evaluator.table)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Mapping
+from itertools import chain
 from typing import Any
 
 import lightning as L
@@ -58,9 +59,18 @@ class Health(Callback):
         return {"warned": [*self.warned], **{name: {**getattr(self, name)} for name in STATE}}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.warned = set(state_dict["warned"])
+        """Restores the state of a checkpoint.
+
+        Raises:
+            ValueError: it is not a state.
+        """
+        self.warned = {str(key) for key in state_dict["warned"]}
         for name in STATE:
-            getattr(self, name).update(state_dict[name])
+            state = dict(state_dict[name])
+            numbers = chain(*state.values()) if name == "constant" else state.values()
+            if not all(type(value) in (int, float) for value in numbers):
+                raise ValueError(f"the state {name} of the health check has other types")
+            getattr(self, name).update(state)
 
     def on_scalars(self, rows: Mapping[int, Mapping[str, float]], gan: GAN) -> None:
         """Checks scalars by batches seen, and the gradients of the latest of these batches.
@@ -73,7 +83,7 @@ class Health(Callback):
                 if not math.isfinite(value):
                     raise UserError(
                         f"{name} is {value} at batch {step:,}: the run has diverged. Use a lower "
-                        "lr, or objective=bce_logits. Checkpoints of this run are finite."
+                        "lr, or objective=bce_logits."
                     )
         for network in NETWORKS:
             losses = {

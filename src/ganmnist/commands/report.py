@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ganmnist.runs.command_line import fail
+from ganmnist.runs.folders import refuse_links
+from ganmnist.utils.errors import UserError
 
 USAGE = "usage: ganmnist report run=FOLDER\n\nDraws report.html of a run again, from its files."
 FILES = ("summary.json", "metrics.csv", "env.json")  # a run has at least one of them
@@ -28,7 +30,10 @@ def main(args: Sequence[str] | None = None) -> None:
     from ganmnist.reporting import report
 
     try:
+        refuse_links(folder)
         report.write(folder)
+    except UserError as error:
+        fail(str(error))
     except OSError as error:
         fail(f"{folder / 'report.html'}: {error.strerror}. Choose another folder.")
     print(folder / "report.html")

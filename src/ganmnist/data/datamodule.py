@@ -283,6 +283,12 @@ class DataModule(L.LightningDataModule):
             )
         return loader
 
+    def batches_per_epoch(self, trainer: L.Trainer) -> int:
+        """Batches of one process in an epoch."""
+        available = len(self.train.x) // trainer.world_size // self.batch_size
+        limit = trainer.limit_train_batches
+        return min(available, limit) if isinstance(limit, int) else available
+
     def check_size(self, world_size: int) -> None:
         """Raises UserError if a process has no full batch."""
         if len(self.train.x) // world_size < self.batch_size:

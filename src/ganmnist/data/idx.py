@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ganmnist.utils.errors import UserError
 
+MAX_BYTES = 1 << 30  # a small gzipped file may expand to any size
 FIX = "Put the original file there, or move this one away to have it downloaded."
 
 
@@ -38,11 +39,12 @@ def read_idx(path: Path, item: tuple[int, ...], md5: str | None = None) -> Tenso
         UserError: the file cannot be read, is damaged, or differs from the expected one.
     """
     try:
-        raw = path.read_bytes()
-        if path.suffix == ".gz":
-            raw = gzip.decompress(raw)
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            raw = file.read(MAX_BYTES + 1)
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{path} cannot be read ({error}). {FIX}") from error
+    if len(raw) > MAX_BYTES:
+        raise UserError(f"{path} has more than {MAX_BYTES:,} bytes. {FIX}")
 
     dims = 1 + len(item)
     header = 4 + 4 * dims

@@ -67,7 +67,7 @@ class Evaluator:
         n: int = 10_000,
         val_n: int = 2_000,
         seed: int = 0,
-        classifier: str | None = None,
+        classifier: str | Path | None = None,
     ) -> None:
         self.table = dict(table)
         self.main = main

@@ -6,6 +6,8 @@ that used it on MNIST. torch-fidelity downloads its weights (92 MB).
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from torch import Tensor
 from torchmetrics.image.fid import FrechetInceptionDistance
 
@@ -27,10 +29,11 @@ class InceptionFID(Metric):
         UserError: the package or the weights are missing.
     """
 
-    def __init__(self, weights: str | None = None) -> None:
+    def __init__(self, weights: str | Path | None = None) -> None:
+        path = None if weights is None else str(weights)
         try:
             self.fid = FrechetInceptionDistance(
-                2048, feature_extractor_weights_path=weights, sync_on_compute=False
+                2048, feature_extractor_weights_path=path, sync_on_compute=False
             )
         except ModuleNotFoundError as error:
             raise UserError(

@@ -16,6 +16,7 @@ from ganmnist.utils.pixels import to_bytes
 
 T = TypeVar("T")
 
+MAX_PIXELS = 1 << 25  # a small file may claim any size
 SCALE = 2  # screen pixels per image pixel
 GAP = 2  # screen pixels between images
 CAPTION = 22  # height of a caption in screen pixels
@@ -117,9 +118,19 @@ class Subsampler(Generic[T]):
 
 
 def read(path: Path) -> Image.Image:
-    with Image.open(path) as image:
-        image.load()
-        return image
+    """Reads an image.
+
+    Raises:
+        OSError: it is missing, damaged, or has more than `MAX_PIXELS`.
+    """
+    try:
+        with Image.open(path) as image:
+            if image.width * image.height > MAX_PIXELS:
+                raise OSError(f"{image.width} x {image.height} pixels")
+            image.load()
+            return image
+    except (SyntaxError, ValueError, TypeError, Image.DecompressionBombError) as error:
+        raise OSError(str(error)) from error
 
 
 def save(image: Image.Image, path: Path) -> None:

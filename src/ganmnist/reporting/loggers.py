@@ -122,12 +122,15 @@ def read_rows(path: Path) -> tuple[list[str], dict[int, Row]]:
     if not path.exists():
         return [], {}
     text = path.read_text(errors="replace")
-    columns, *lines = [*csv.reader(text[: text.rfind("\n") + 1].splitlines())] or [[]]
+    try:
+        columns, *lines = [*csv.reader(text[: text.rfind("\n") + 1].splitlines())] or [[]]
+    except csv.Error:  # a field of 131,072 characters
+        return [], {}
     if columns[:1] != ["step"]:
         return [], {}
     rows: dict[int, Row] = {}
     for fields in lines:
-        with suppress(ValueError):
+        with suppress(ValueError, OverflowError):
             step, *values = [number(text) if text else None for text in fields]
             if len(fields) == len(columns) and step is not None:
                 row = zip(columns[1:], values, strict=True)
@@ -136,7 +139,7 @@ def read_rows(path: Path) -> tuple[list[str], dict[int, Row]]:
 
 
 def number(text: str) -> float:
-    return int(text) if text.isdigit() else float(text)
+    return int(text) if text.isdigit() and len(text) < 16 else float(text)
 
 
 # Names of scalars in TensorBoard, which sorts its groups by name: losses, D's outputs, quality. The

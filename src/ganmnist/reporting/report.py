@@ -16,16 +16,15 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import datetime
+from hashlib import sha256
 from io import BytesIO
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import yaml
 from jinja2 import Environment
-from PIL import Image
 
-from ganmnist.reporting import plots
+from ganmnist.reporting import images, plots
 from ganmnist.reporting.closing import STAND_IN, duration, other_warnings, quality
 from ganmnist.reporting.images import subsample
 from ganmnist.reporting.metric_info import (
@@ -36,7 +35,7 @@ from ganmnist.reporting.metric_info import (
     is_number,
     reference,
 )
-from ganmnist.utils.files import atomic_write
+from ganmnist.utils.files import atomic_write, read_json, read_yaml
 
 FRAMES = 60  # largest number of images of the slider
 OPTIONS = ("epochs", "batch_size", "lr", "latent_dim", "ema", "seed")
@@ -49,9 +48,20 @@ def write(folder: Path) -> None:
     environment.filters |= {"number": number, "duration": duration}
     template = Path(__file__).with_suffix(".html.j2").read_text(encoding="utf-8")
     page = environment.from_string(template).render(contents(Path(folder)))
+    page = allow_own_code(page)
     with atomic_write(Path(folder) / "report.html") as part:
         # A command-line argument may be no valid UTF-8.
         part.write_text(page, encoding="utf-8", errors="replace")
+
+
+def allow_own_code(page: str) -> str:
+    """Sets the hashes of the page's own style and script, the only ones that a browser accepts."""
+    for name in ("style", "script"):
+        code = re.search(f"<{name}>(.*?)</{name}>", page, re.DOTALL)
+        digest = b64encode(sha256(code[1].encode()).digest()).decode() if code else ""
+        allowed = f"'sha256-{digest}'" if code else "'none'"
+        page = page.replace(f"HASH-OF-{name.upper()}", allowed, 1)
+    return page
 
 
 def contents(folder: Path) -> dict[str, Any]:
@@ -90,9 +100,8 @@ def contents(folder: Path) -> dict[str, Any]:
 def load(path: Path, kind: type) -> Any:
     """The content of a JSON or YAML file; empty if unreadable or of another type."""
     try:
-        text = path.read_text(encoding="utf-8")
-        content = json.loads(text) if path.suffix == ".json" else yaml.safe_load(text)
-    except (OSError, ValueError, yaml.YAMLError):
+        content = read_json(path) if path.suffix == ".json" else read_yaml(path)
+    except (OSError, ValueError):
         return kind()
     return content if isinstance(content, kind) else kind()
 
@@ -106,7 +115,10 @@ def get(mapping: Mapping[str, Any], name: str, kind: type) -> Any:
 def read_curves(path: Path) -> plots.Curves:
     """The finite values of metrics.csv: column -> step (for metrics: epoch) -> value."""
     columns: dict[str, dict[float, float]] = defaultdict(dict)
-    with suppress(FileNotFoundError), path.open(newline="", encoding="utf-8") as file:
+    with (
+        suppress(OSError, csv.Error),
+        path.open(newline="", encoding="utf-8", errors="replace") as file,
+    ):
         for row in csv.DictReader(file):
             for name in filter(row.get, row):
                 with suppress(KeyError, TypeError, ValueError):  # a torn row
@@ -309,7 +321,8 @@ def frames(samples: Path) -> list[tuple[int, str]]:
     """
     found = []
     for n, path in subsample([*numbered(samples, "epoch").items()], FRAMES):
-        with suppress(OSError), Image.open(path) as image:
+        with suppress(OSError):
+            image = images.read(path)
             gray = image.mode == "L"
             few = image.point(lambda level: level // 16 * 17) if gray else image.quantize(64)
             few.save(encoded := BytesIO(), "png")
@@ -321,7 +334,15 @@ def extra_images(samples: Path) -> dict[str, str]:
     """Images without a number: nearest neighbors, and the family's own grids."""
     series = re.compile(r"(real|fake|epoch)_\d+")
     single = sorted(path for path in samples.glob("*.png") if not series.fullmatch(path.stem))
-    return {path.stem: uri("png", path.read_bytes()) for path in single}
+    return {path.stem: content for path in single if (content := picture(path))}
+
+
+def picture(path: Path) -> str:
+    """An image file as it is; empty if it is no image."""
+    with suppress(OSError):
+        images.read(path)
+        return uri("png", path.read_bytes())
+    return ""
 
 
 def real_and_generated(samples: Path) -> list[tuple[str, str]]:
@@ -330,4 +351,4 @@ def real_and_generated(samples: Path) -> list[tuple[str, str]]:
     if not real or not (generated := [*epochs.values(), *fake.values()]):
         return []
     pair = {"real": real[max(real)], "generated": fake.get(max(real), generated[-1])}
-    return [(name, uri("png", path.read_bytes())) for name, path in pair.items()]
+    return [(name, content) for name, path in pair.items() if (content := picture(path))]

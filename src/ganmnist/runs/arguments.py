@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from inspect import Parameter, signature
 from typing import Any
 
-from hydra.utils import get_object
-
+from ganmnist.runs.instantiate import find_target
 from ganmnist.utils.errors import UserError
 
 PLAIN: dict[str, tuple[type, ...]] = {
@@ -17,9 +16,10 @@ PLAIN: dict[str, tuple[type, ...]] = {
     "str": (str,),
     "None": (type(None),),
 }
+Find = Callable[[Any], Any]  # returns what a `_target_` names
 
 
-def check_arguments(node: Any, place: str = "", find: Callable[[str], Any] = get_object) -> None:
+def check_arguments(node: Any, place: str = "", find: Find = find_target) -> None:
     """Compares settings with the constructors that receive them.
 
     On the command line, Hydra reads `no` as a string, which is true in Python.
@@ -51,6 +51,30 @@ def check_arguments(node: Any, place: str = "", find: Callable[[str], Any] = get
     elif isinstance(node, list):
         for i, value in enumerate(node):
             check_arguments(value, f"{place}.{i}", find)
+
+
+def path_arguments(
+    node: Any, find: Find = find_target, place: str = ""
+) -> Iterator[tuple[dict[str, Any], str, str]]:
+    """The arguments that a constructor declares as paths: their node, name and place."""
+    if isinstance(node, dict):
+        target = node.get("_target_")
+        for name, parameter in (signature(find(target)).parameters if target else {}).items():
+            if name in node and "Path" in annotation(parameter):
+                yield node, name, f"{place}.{name}".lstrip(".")
+        for name, value in node.items():
+            yield from path_arguments(value, find, f"{place}.{name}".lstrip("."))
+    elif isinstance(node, list):
+        for i, value in enumerate(node):
+            yield from path_arguments(value, find, f"{place}.{i}")
+
+
+def foreign_path(place: str, value: Any) -> UserError:
+    """The error for a path in a file that somebody else may have written."""
+    return UserError(
+        f"{place}={value}: a path is not taken from a checkpoint. If it is yours, add "
+        f"{place}={value} to the command line."
+    )
 
 
 def annotation(parameter: Parameter) -> str:

@@ -6,16 +6,12 @@ import logging
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from hydra.core.hydra_config import HydraConfig
-from hydra.errors import InstantiationException
-from hydra.utils import instantiate
-from omegaconf import DictConfig, OmegaConf
-
-from ganmnist.runs import processes, resume
+from ganmnist.runs import processes
 from ganmnist.runs.arguments import check_arguments
+from ganmnist.runs.instantiate import find_target, instantiate
 from ganmnist.runs.norm import resolve_norm
 from ganmnist.runs.precision import resolve_precision
 from ganmnist.utils.errors import UserError
@@ -25,12 +21,21 @@ if TYPE_CHECKING:
 
     from ganmnist.data import DataModule
     from ganmnist.gan import GAN
+    from ganmnist.runs.resume import Checkpoint
 
 log = logging.getLogger(__name__)
 
+AUTO = "ganmnist.data.Auto"  # data=auto
 
-def build(config: DictConfig) -> tuple[L.Trainer, GAN, DataModule]:
+
+def build(
+    settings: dict[str, Any], checkpoint: Checkpoint | None = None
+) -> tuple[L.Trainer, GAN, DataModule]:
     """The trainer, the GAN and the data of a run, checked against each other.
+
+    Args:
+        settings: the plain settings of a run. Every `auto` is replaced by its value.
+        checkpoint: the checkpoint that continues. Its settings may name trusted classes alone.
 
     Raises:
         UserError: a part refuses its settings, or the parts do not fit each other.
@@ -39,50 +44,54 @@ def build(config: DictConfig) -> tuple[L.Trainer, GAN, DataModule]:
     from lightning.pytorch.callbacks import ProgressBar
 
     from ganmnist.callbacks.checkpoint import AtomicCheckpointIO
+    from ganmnist.runs.checkpoints import check_continues, check_size
     from ganmnist.utils.hooks import Ordered
 
     quiet_lightning()
-    settings: Any = OmegaConf.to_container(config, resolve=True)
-    if config.resume:
-        resume.check_targets(settings, settings["trusted_modules"])
-        resume.check_places(settings, Path(config.resume))
-    resolve_norm(config)
-    is_auto = config.resume and config.trainer.get("precision") == "auto"
-    resolve_precision(config, resume.saved_precision(config.resume) if is_auto else None)
-    settings = OmegaConf.to_container(config, resolve=True)
+    allowed = checkpoint.allowed if checkpoint else None
+    find = partial(find_target, allowed=allowed)
+    resolve_norm(settings, find)
+    resolve_precision(settings["trainer"])
+    trainer_settings = {k: v for k, v in settings["trainer"].items() if k != "_target_"}
     # Checked last: they repeat other nodes by interpolation, and an error names the original node,
     # such as optimizer.d.lr, not family.optimizers.d.lr.
-    interpolating = ("family", "datamodule", "callbacks")
-    check_arguments(dict(sorted(settings.items(), key=lambda item: item[0] in interpolating)))
-    L.seed_everything(config.seed, verbose=False)
-    callbacks = [c for c in instantiate(config.callbacks or {}).values() if c is not None]
+    repeating = ("family", "datamodule", "callbacks")
+    ordered = sorted(settings.items(), key=lambda item: item[0] in repeating)
+    check_arguments(dict(ordered) | {"trainer": trainer_settings}, find=find)
+    L.seed_everything(settings["seed"], verbose=False)
+    built = instantiate(settings["callbacks"] or {}, allowed)
+    callbacks = [callback for callback in built.values() if callback is not None]
     callbacks.sort(key=lambda callback: callback.order if isinstance(callback, Ordered) else 0)
-    trainer = instantiate(
-        config.trainer,
+    trainer: L.Trainer = find_target(settings["trainer"]["_target_"])(
+        **instantiate(trainer_settings, allowed),
         callbacks=callbacks,
-        logger=list(instantiate(config.logger or {}).values()),
-        default_root_dir=config.folder,
+        logger=[*instantiate(settings["logger"] or {}, allowed).values()],
+        default_root_dir=settings["folder"],
         plugins=[AtomicCheckpointIO()],
         enable_checkpointing=False,
         enable_model_summary=False,
         enable_progress_bar=any(isinstance(c, ProgressBar) for c in callbacks),
     )
     if trainer.world_size > 1:
-        processes.check_folder(HydraConfig.get().run.dir)
+        processes.check_folder(settings["folder"])
     if not processes.is_rank_zero():
         logging.getLogger().setLevel(logging.ERROR)
 
-    data = instantiate(config.datamodule)
+    data = instantiate(settings["datamodule"], allowed)
     data.prepare_data()
     data.setup()
     data.check_size(trainer.world_size)
-    gan = instantiate(config.family)
+    if checkpoint:
+        check_size(settings["family"], checkpoint)
+    gan = instantiate(settings["family"], allowed)
     dataset = type(data.dataset)  # data=auto has chosen its data set by now
+    is_auto = settings["data"]["_target_"] == AUTO
+    settings.setdefault("stand_in_data", is_auto and data.dataset.name != "MNIST")
     settings["data"]["_target_"] = f"{dataset.__module__}.{dataset.__qualname__}"
     settings["checksum"] = data.dataset.checksum
     gan.save_hyperparameters(settings)
-    if config.resume:
-        resume.check_checkpoint(Path(config.resume) / resume.LAST, gan, settings)
+    if checkpoint:
+        check_continues(checkpoint, settings, trainer, gan, data)
     check_shapes(gan, data)
     try:
         gan.configure_optimizers()  # a trial: Lightning's error would not name the setting
@@ -98,7 +107,7 @@ def build(config: DictConfig) -> tuple[L.Trainer, GAN, DataModule]:
     log.info(
         "%s, %s training images; %s parameters; %s x %d; %s",
         *(data.dataset.name, f"{len(data.train.x):,}", " and ".join(sizes)),
-        *(trainer.strategy.root_device.type, trainer.world_size, config.folder),
+        *(trainer.strategy.root_device.type, trainer.world_size, settings["folder"]),
     )
     return trainer, gan, data
 
@@ -165,13 +174,10 @@ def quiet_lightning() -> None:
 
 @contextmanager
 def as_user_errors() -> Iterator[None]:
-    """Turns the errors of constructors about their arguments into UserErrors. Bugs pass."""
+    """Turns Lightning's errors about settings into UserErrors. Bugs pass."""
     from lightning.fabric.utilities.exceptions import MisconfigurationException
 
     try:
         yield
-    except InstantiationException as error:
-        cause = error.__cause__
-        if isinstance(cause, UserError | ValueError | MisconfigurationException):
-            raise UserError(" ".join(str(cause).split())) from error
-        raise
+    except MisconfigurationException as error:
+        raise UserError(" ".join(str(error).split())) from error

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import errno
 import functools
-import logging
+import logging.config
 import os
 import re
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from difflib import get_close_matches
 from itertools import pairwise
 from operator import add, mul
+from pathlib import Path
 from typing import Any, NoReturn
 
 import hydra
@@ -27,7 +29,6 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import (
     HydraException,
-    InstantiationException,
     MissingConfigException,
     OverrideParseException,
 )
@@ -49,7 +50,7 @@ from ganmnist.runs.folders import (
 )
 from ganmnist.runs.help import describe_groups, describe_settings, public
 from ganmnist.runs.processes import PARENT
-from ganmnist.runs.resume import RUN_FILES
+from ganmnist.runs.resume import RUN_FILES, TypedSettings
 from ganmnist.runs.schema import SETTINGS, describe_type, register_schema
 from ganmnist.runs.unused import check_used, used_paths
 from ganmnist.utils.errors import UserError, is_out_of_memory
@@ -72,45 +73,122 @@ def run(
         args: the arguments for Hydra. None: all of sys.argv[1:].
     """
     args = sys.argv[1:] if args is None else args
-    n = len(sys.argv) - len(args)
-    from_shell = n > 0 and sys.argv[n:] == [*args]  # False if a program calls this function
-    program = sys.argv[:n] if from_shell else sys.argv[:1]  # such as: ganmnist train
+    program = program_of(args)
 
     @functools.wraps(task)
     def run_task(config: DictConfig) -> Any:
         sys.argv = [*program, *overrides]  # Lightning starts the other processes of a run with it
-        try:
+        with exit_codes():  # an exit passes through Hydra without a message
             return task(config)
-        except UserError as error:  # an exit passes through Hydra without a message
-            fail(str(error))
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            fail("This device has not enough memory. Use fewer images, or a smaller network.")
 
     setup()
     parsed: list[Override] = []
-    try:
-        settings = [add_brackets(arg, config_name) for arg in expand_bare_folder(args, config_name)]
-        overrides = resume.extend(settings)
+    with exit_codes():
+        settings = [add_brackets(arg, config_name) for arg in args]
+        overrides = expand_bare_folder(settings, config_name)
         parsed = parse(overrides)
+        sys.argv = [program[0], *overrides]  # Hydra parses it
+        survive_full_disk()
+        os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions come back here instead of being printed
+        conf = str(conf_dir())
+        main = hydra.main(version_base="1.3", config_path=conf, config_name=config_name)
+        try:
+            main(run_task)()
+        except (HydraException, OmegaConfBaseException) as error:
+            fail(explain(error, config_name, parsed))
+
+
+def run_resumed(
+    task: Callable[[Path, TypedSettings], Any], args: Sequence[str] | None = None
+) -> None:
+    """Continues the run that resume=... names, without Hydra's entry point.
+
+    Args:
+        task: gets the run's folder and the settings that are typed beside resume=....
+        args: the arguments. None: all of sys.argv[1:].
+    """
+    args = sys.argv[1:] if args is None else args
+    program = program_of(args)
+    setup()
+    with exit_codes():
+        if {"-m", "--multirun"} & {*args}:
+            raise UserError("resume=... continues one run, so leave out -m.")
+        run = resume.find(resume.asked(args))
+        own = [word for word in args if not word.startswith("resume=")]
+        overrides = parse(own)
+        typed = resume.TypedSettings(overrides, *compose_today(own, overrides, run))
+        check_unlocked(run)
+        # Lightning starts the other processes of a run with it.
+        sys.argv = [*program, *own, f"resume={quoted(str(run))}"]
+        survive_full_disk()
+        configure_logging(run)
+        task(run, typed)
+
+
+def compose_today(
+    args: Sequence[str], overrides: Sequence[Override], run: Path
+) -> tuple[DictConfig, DictConfig]:
+    """The configuration of the typed groups and public settings, and that without any.
+
+    Raises:
+        UserError: a choice or a value is wrong.
+    """
+    folder = f"folder={quoted(str(run))}"
+    defaults = compose_words("train", [folder], args)
+    public = (*SETTINGS["train"], "trusted_modules")
+    words = [
+        str(override.input_line)
+        for override in overrides
+        if override.key_or_group in public or resume.is_group(override, defaults)
+    ]
+    try:
+        return compose_words("train", [*words, folder], args), defaults
+    except (HydraException, OmegaConfBaseException) as error:
+        raise UserError(explain(error, "train", overrides)) from error
+
+
+def compose_words(config_name: str, words: Sequence[str], args: Sequence[str]) -> DictConfig:
+    """The unresolved configuration of some words.
+
+    args: the command line, which may name a folder of configuration files.
+    """
+    search = []
+    if folder := get_args_parser().parse_args([*args]).config_dir:
+        search = [f"hydra.searchpath=['file://{os.path.abspath(folder)}']"]
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        return compose(config_name, [*words, *search])
+
+
+def configure_logging(run: Path) -> None:
+    """Prints and writes log records, as Hydra does for a new run."""
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        config = compose("train", return_hydra_config=True).hydra.job_logging
+    content: Any = OmegaConf.to_container(config, resolve=False)
+    content["handlers"]["file"]["filename"] = str(run / "train.log")
+    logging.config.dictConfig(content)
+
+
+def program_of(args: Sequence[str]) -> list[str]:
+    """The words of sys.argv before the arguments, such as: ganmnist train."""
+    n = len(sys.argv) - len(args)
+    from_shell = n > 0 and sys.argv[n:] == [*args]  # False if a program calls this function
+    return sys.argv[:n] if from_shell else sys.argv[:1]
+
+
+@contextmanager
+def exit_codes() -> Iterator[None]:
+    """Ends the program with a message and a code for a mistake of the user, and for Ctrl-C."""
+    try:
+        yield
     except UserError as error:
         fail(str(error))
-    sys.argv = [program[0], *overrides]  # Hydra parses it
-    # With a full disk, whatever needs a file raises an error. The handlers and threads that write
-    # would only add stack traces.
-    logging.raiseExceptions = False
-    threading.excepthook = ignore_os_errors(threading.excepthook)
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # exceptions come back here instead of being printed
-    main = hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=config_name)
-    try:
-        main(run_task)()
     except KeyboardInterrupt:
         sys.exit(130)
-    except InstantiationException:  # a bug in a constructor
-        raise
-    except (HydraException, OmegaConfBaseException) as error:
-        fail(explain(error, config_name, parsed))
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        fail("This device has not enough memory. Use fewer images, or a smaller network.")
     except OSError as error:
         if error.errno not in WRITE_ERRORS:
             raise
@@ -118,8 +196,12 @@ def run(
             f"{error.filename or 'The disk'}: {error.strerror}, so nothing can be written there. "
             "Choose another folder with hydra.run.dir=..., or free some space."
         )
-    finally:
-        os.environ.pop(resume.RESUMED, None)  # a later run of this program must not inherit it
+
+
+def survive_full_disk() -> None:
+    """Handlers and threads that write stay silent. With a full disk they would add stack traces."""
+    logging.raiseExceptions = False
+    threading.excepthook = ignore_os_errors(threading.excepthook)
 
 
 def expand_bare_folder(args: Sequence[str], command: str) -> list[str]:
@@ -195,7 +277,7 @@ class HydraHooks(Callback):
         try:
             check_training(config)
             check_used(config, config.hydra.overrides.task, config.hydra.runtime.choices)
-            if not {resume.RESUMED, PARENT} & os.environ.keys():
+            if PARENT not in os.environ:
                 require_no_run(config.hydra.run.dir, *RUN_FILES)
             create_dir(config.hydra.run.dir)
             if PARENT not in os.environ:
@@ -279,9 +361,10 @@ def explain_unknown(override: Override, config_name: str, parsed: Sequence[Overr
 def compose_groups(config_name: str, parsed: Sequence[Override]) -> Any:
     """The unresolved configuration with the group choices of the command line alone."""
     groups = [o for o in parsed if (conf_dir() / o.key_or_group).is_dir()]
-    overrides = [str(o.input_line) for o in groups if not o.is_sweep_override()]
-    if folder := get_args_parser().parse_args(sys.argv[1:]).config_dir:
-        overrides.append(f"hydra.searchpath=['file://{os.path.abspath(folder)}']")
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        return OmegaConf.to_container(compose(config_name, overrides), resolve=False)
+    words = [str(o.input_line) for o in groups if not o.is_sweep_override()]
+    return OmegaConf.to_container(compose_words(config_name, words, sys.argv[1:]), resolve=False)
+
+
+def plain(settings: Any) -> Any:
+    """A configuration as plain containers, with its interpolations resolved."""
+    return OmegaConf.to_container(settings, resolve=True)

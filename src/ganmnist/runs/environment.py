@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import platform
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from typing import Any
 import torch
 
 from ganmnist.runs.cpu import available_cores, capability, cpu_model
+from ganmnist.utils.files import read_json
 
 PACKAGES = ("torch", "torchvision", "lightning", "hydra-core", "omegaconf", "torchmetrics", "numpy")
 
@@ -40,7 +40,7 @@ def cpus_of_run(earlier: Path | None) -> list[str]:
     earlier: env.json of the run that resumes; None for a new run.
     """
     try:
-        known = json.loads(earlier.read_text())["cpus"] if earlier else []
+        known = read_json(earlier)["cpus"] if earlier else []
     except (OSError, ValueError, TypeError, KeyError):
         known = []
     names = known if isinstance(known, list) else []

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import re
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from functools import cache
 from hashlib import sha256
 from itertools import count
 from pathlib import Path
 
 from ganmnist.utils.errors import UserError
+
+log = logging.getLogger(__name__)
 
 
 def conf_dir() -> Path:
@@ -85,6 +90,23 @@ def remove_refused(folder: Path, name: str) -> None:
             empty.rmdir()
 
 
+def refuse_links(folder: Path) -> None:
+    """Raises UserError if a folder has links to other places, or anything but files and folders.
+
+    A run would read and write through them.
+    """
+    for above, folders, files in os.walk(folder):
+        for name in (*folders, *files):
+            path = os.path.join(above, name)
+            status = os.lstat(path)
+            is_file = stat.S_ISREG(status.st_mode) and status.st_nlink == 1
+            if not (is_file or stat.S_ISDIR(status.st_mode)):
+                raise UserError(
+                    f"{path} is a link, or no file. A folder of a run has files and folders alone. "
+                    "Replace it by a copy of the file."
+                )
+
+
 @contextmanager
 def lock_dir(folder: Path) -> Iterator[None]:
     """Locks a folder. The end of the process releases the lock. Windows has no lock.
@@ -100,15 +122,23 @@ def lock_dir(folder: Path) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     descriptor = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise UserError(
-            f"{folder} is in use by another training process. Choose another folder."
-        ) from error
-    else:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise UserError(
+                f"{folder} is in use by another training process. Choose another folder."
+            ) from error
+        except OSError as error:  # some network file systems have no locks
+            warn_unlocked(folder, error.strerror)
         yield
     finally:
         os.close(descriptor)
+
+
+@cache
+def warn_unlocked(folder: Path, reason: str) -> None:
+    """Warns once of a folder that cannot be locked."""
+    log.warning("%s cannot be locked (%s). Start no second run in it.", folder, reason)
 
 
 def check_unlocked(folder: str | Path) -> None:

@@ -168,7 +168,10 @@ def build_trainer(
         # PyTorch's optimizers check for a GPU in every step. Lightning makes them ask NVIDIA's
         # library, for processes that fork. Without a GPU this takes up to 0.4 ms.
         os.environ.pop("PYTORCH_NVML_BASED_CUDA_CHECK", None)
-    return L.Trainer(num_nodes=num_nodes, **chosen, **settings)
+    try:
+        return L.Trainer(num_nodes=num_nodes, **chosen, **settings)
+    except ValueError as error:
+        raise UserError(f"trainer: {' '.join(str(error).split())}") from error
 
 
 def keep_freed_memory() -> None:

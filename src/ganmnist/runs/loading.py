@@ -7,9 +7,7 @@ package, PyTorch's optimizers and classes of modules that the caller trusts. No 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
-from functools import partial
-from importlib import import_module
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,9 +16,9 @@ import torch
 from packaging.version import InvalidVersion, Version
 
 from ganmnist.gan import GAN
+from ganmnist.runs.instantiate import TRUSTED, instantiate
 from ganmnist.utils.errors import UserError
 
-TRUSTED = ("ganmnist", "torch.optim")
 OLDEST = Version("0.2")  # the first version with the current structure of checkpoints
 
 
@@ -48,7 +46,7 @@ def load(
     settings = checkpoint["hyper_parameters"]
     with translate_load_errors(path, checkpoint):
         allowed = None if trusted_modules is None else (*TRUSTED, *trusted_modules)
-        gan = build(settings["family"], allowed)
+        gan = instantiate(settings["family"], allowed)
         if not isinstance(gan, GAN):
             raise TypeError(f"its settings build a {type(gan).__name__}, not a GAN")
         gan.save_hyperparameters(settings)
@@ -155,55 +153,3 @@ def version_of(checkpoint: dict[str, Any]) -> Version | None:
         return Version(str(checkpoint.get("ganmnist")))
     except InvalidVersion:
         return None
-
-
-def build(node: Any, allowed: Sequence[str] | None = TRUSTED) -> Any:
-    """Hydra's `instantiate` for settings from an untrusted file.
-
-    Raises:
-        UserError: a `_target_` is not a class of an allowed module, or refuses its arguments.
-    """
-    if isinstance(node, list):
-        return [build(item, allowed) for item in node]
-    if not isinstance(node, dict):
-        return node
-    settings = {key: build(value, allowed) for key, value in node.items()}
-    target = settings.pop("_target_", None)
-    if target is None:
-        return settings
-    make = find_class(target, allowed)
-    if settings.pop("_partial_", False):
-        return partial(make, **settings)
-    try:
-        return make(**settings)
-    except (TypeError, ValueError) as error:
-        raise UserError(
-            f"{target} cannot be built from its settings ({error}). Change or remove them."
-        ) from error
-
-
-def find_class(target: Any, allowed: Sequence[str] | None) -> type:
-    """The class that a `_target_` names, if an allowed module defines it.
-
-    Other modules are not imported, because an import runs their code.
-
-    Raises:
-        UserError: it is not such a class.
-    """
-    module, _, name = str(target).rpartition(".")
-
-    def known(module: str) -> bool:
-        if allowed is None:
-            return True
-        return any(module == own or module.startswith(f"{own}.") for own in allowed)
-
-    found = None
-    if known(module):
-        with suppress(ImportError):
-            found = getattr(import_module(module), name, None)
-    if not (isinstance(found, type) and known(found.__module__)):
-        raise UserError(
-            f"The settings name {target}, which is not a class of ganmnist. If you trust its "
-            f"module, add trusted_modules=[{module}]."
-        )
-    return found

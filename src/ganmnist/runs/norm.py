@@ -3,27 +3,31 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from inspect import signature
 from typing import Any
 
-from hydra.utils import get_object
-from omegaconf import DictConfig, OmegaConf
+from ganmnist.runs.arguments import Find
+from ganmnist.runs.instantiate import find_target
 
 log = logging.getLogger(__name__)
 
 
-def resolve_norm(config: DictConfig) -> None:
+def resolve_norm(settings: dict[str, Any], find: Find = find_target) -> None:
     """Replaces every norm=auto by a name.
 
     `discriminator_norm` of a loss term or a stabilizer names the norm that D needs: layer for a
     gradient of each image, none for spectral norm. Otherwise the default of the constructor stays.
+
+    Args:
+        settings: the settings of a run.
+        find: returns what a `_target_` names.
     """
-    networks = [*networks_with_auto_norm(config)]
+    networks = [node for node in nodes(settings) if node.get("norm") == "auto"]
     if not networks:
         return
-    family: Any = OmegaConf.to_container(config.family, resolve=True)
-    targets = [get_object(node["_target_"]) for node in nodes(family) if "_target_" in node]
+    family = settings["family"]
+    targets = [find(node["_target_"]) for node in nodes(family) if "_target_" in node]
     needed = {getattr(target, "discriminator_norm", None): target for target in targets}
     norm = next((norm for norm in ("none", "layer") if norm in needed), None)
     if norm and not any(node.get("norm") == "auto" for node in nodes(family["discriminator"])):
@@ -32,26 +36,13 @@ def resolve_norm(config: DictConfig) -> None:
         name = needed[norm].__name__
         log.info("model.discriminator.norm=auto: %s, because %s needs it.", norm, name)
     for network in networks:
-        default = signature(get_object(network._target_)).parameters["norm"].default
-        network.norm = norm or default
+        default = signature(find(network["_target_"])).parameters["norm"].default
+        network["norm"] = norm or default
 
 
-def networks_with_auto_norm(node: DictConfig) -> Iterator[DictConfig]:
-    """The nodes with norm=auto. References to a node are left out, so each comes once."""
-    if node._is_none() or node._is_missing():
-        return
-    for name in map(str, node):
-        if OmegaConf.is_interpolation(node, name) or OmegaConf.is_missing(node, name):
-            continue
-        if name == "norm" and node[name] == "auto":
-            yield node
-        elif isinstance(node[name], DictConfig):
-            yield from networks_with_auto_norm(node[name])
-
-
-def nodes(node: Any) -> Iterator[Mapping[str, Any]]:
+def nodes(node: Any) -> Iterator[dict[str, Any]]:
     """Every mapping in a tree of settings."""
-    if isinstance(node, Mapping):
+    if isinstance(node, dict):
         yield node
         node = [*node.values()]
     if isinstance(node, list):

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import logging
-
-from omegaconf import DictConfig
+from typing import Any
 
 from ganmnist.runs.hardware import choose_devices, has_native_bfloat16
 
@@ -15,26 +14,22 @@ log = logging.getLogger(__name__)
 EMULATION_FACTOR = 10
 
 
-def resolve_precision(config: DictConfig, saved: str | None = None) -> None:
+def resolve_precision(trainer: dict[str, Any]) -> None:
     """Replaces trainer.precision=auto by a precision, and warns of emulated bfloat16.
 
-    Args:
-        config: the configuration of a run.
-        saved: the precision of the checkpoint that continues, which stays.
+    trainer: the settings of the trainer.
     """
-    trainer = config.trainer
     if trainer.get("precision") not in ("auto", "bf16-mixed"):
         return
     names = ("gpus", "accelerator", "devices", "strategy", "num_nodes")
     kind = choose_devices(**{name: trainer[name] for name in names})["accelerator"]
     native = has_native_bfloat16(kind)
-    if trainer.precision == "auto":
-        trainer.precision = saved or ("bf16-mixed" if native else "32-true")
+    if trainer["precision"] == "auto":
+        trainer["precision"] = "bf16-mixed" if native else "32-true"
         device = "CPU" if kind == "cpu" else "GPU"
         support = f"this {device} {'has' if native else 'lacks'} instructions for bfloat16"
-        reason = "as in the checkpoint" if saved else support
-        log.info("trainer.precision=auto: %s, %s.", trainer.precision, reason)
-    if trainer.precision == "bf16-mixed" and kind == "cpu" and not native:
+        log.info("trainer.precision=auto: %s, %s.", trainer["precision"], support)
+    if trainer["precision"] == "bf16-mixed" and kind == "cpu" and not native:
         log.warning(
             "trainer.precision=bf16-mixed: this CPU emulates bfloat16, which takes about %d times "
             "as long as float32. Use trainer.precision=32-true.",

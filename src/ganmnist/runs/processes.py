@@ -133,6 +133,11 @@ class Workers:
             child.kill()
 
 
+def is_first() -> bool:
+    """Whether this process starts the others of this machine. It takes no import of torch."""
+    return os.environ.get("LOCAL_RANK", "0") == "0"
+
+
 def is_rank_zero() -> bool:
     from lightning.pytorch.utilities import rank_zero_only
 

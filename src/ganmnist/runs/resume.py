@@ -1,97 +1,76 @@
-"""Resume: repeats the command line of a run in its folder, from its last checkpoint.
+"""Resume: continues a run with the state and the settings in its last checkpoint.
 
-.hydra/overrides.yaml has the overrides of the run. Settings that do not change the training may be
-replaced: more epochs, another device, other loggers.
+The folder may come from somebody else. Nothing in it is executed: the settings are plain values,
+which no parser, resolver or environment variable touches, and they name classes of ganmnist, of
+torch.optim and of the modules that the command line trusts. Paths outside of the folder are not
+taken from it. Settings that do not change the training may be replaced on the command line.
 """
 
 from __future__ import annotations
 
-import json
 import os
-import re
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from contextlib import suppress
+from copy import deepcopy
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path, PurePath
+from typing import Any
 
-from omegaconf import OmegaConf
+from hydra.core.override_parser.types import Override
+from omegaconf import DictConfig, OmegaConf
 
-from ganmnist.runs.folders import conf_dir, is_locked, quoted
+from ganmnist.runs.arguments import foreign_path, path_arguments
+from ganmnist.runs.checks import check_types
+from ganmnist.runs.config_tree import (
+    children,
+    interpolations,
+    overlap,
+    settings_in,
+    source,
+    suggest,
+)
+from ganmnist.runs.folders import is_locked, refuse_links
+from ganmnist.runs.instantiate import TRUSTED, find_any, find_target, is_in
+from ganmnist.runs.norm import nodes
 from ganmnist.utils.errors import UserError
-from ganmnist.utils.files import atomic_write
-
-if TYPE_CHECKING:
-    from ganmnist.gan import GAN
+from ganmnist.utils.files import read_json
 
 LAST = "checkpoints/last.ckpt"
 RUN_FILES = ("summary.json", LAST)  # a folder with one of these belongs to a run
-STARTED = ".hydra/overrides.yaml"  # overrides of the first start
-RESUMED_WITH = ".hydra/resumed.yaml"  # overrides of the last resume
-RESUMED = "GANMNIST_RESUMED"  # environment variable of child processes: the resumed folder
-TRAINER = "ganmnist.runs.hardware.build_trainer"  # a function; all other targets are classes
+
+# Settings that do not change the training. Those of the trainer that do are compared as well.
+CHANGEABLE = (
+    *("epochs", "print_every", "sample_every", "log_every", "checkpoint", "name"),
+    *("optimized_metric", "metrics", "callbacks", "logger", "trainer", "trusted_modules"),
+    *("data.root", "datamodule.chunk", "datamodule.intervals"),
+)
+OF_TRAINING = ("precision", "limit_train_batches", "num_nodes")  # settings of the trainer
+# Further arguments of Lightning's Trainer that are taken from a file. They are plain values.
+OF_TRAINER = ("detect_anomaly", "max_steps", "max_time", "sync_batchnorm")
 
 
-def extend(argv: Sequence[str]) -> list[str]:
-    """Adds the overrides of the run to a command line with resume=...
+@dataclass
+class Checkpoint:
+    """A checkpoint that continues: its content, and the modules that its settings may name."""
 
-    Raises:
-        UserError: there is no such run, or its overrides are not allowed.
-    """
-    asked = [word.partition("=")[2] for word in argv if word.startswith("resume=")]
-    if not asked or asked[-1] in ("", "null") or RESUMED in os.environ:
-        return list(argv)
-    if {"-m", "--multirun"} & {*argv}:
-        raise UserError("resume=... continues one run, so leave out -m.")
-    run = find(asked[-1])
-    saved_files = [file for file in (run / RESUMED_WITH, run / STARTED) if file.is_file()]
-    if not saved_files or not (run / LAST).is_file():
-        missing = LAST if saved_files else STARTED
-        raise UserError(f"resume={run}: this folder has no {missing}. Choose another folder.")
-    own = [word for word in argv if not word.startswith("resume=")]
-    words = [word for word in read_words(saved_files[0]) if word not in own]
-    saved = [word for word in words if not re.match(r"[+~]*(resume|trusted_modules)\b", word)]
-    if strange := [word for word in saved if is_strange(word)]:
-        raise UserError(
-            f"{saved_files[0]} contains {strange[0]}, which is not accepted from a file. If it is "
-            f"yours, add it to the command line, beside resume={run}."
-        )
-    os.environ[RESUMED] = str(run)
-    folder = quoted(str(run))
-    own_folder = [f"resume={folder}", f"hydra.run.dir={folder}", "hydra.output_subdir=null"]
-    # Saved overrides come before the typed ones, which win, and after the flags.
-    first = next((i for i, word in enumerate(own) if re.match(r"[+~]|[\w./@]+=", word)), len(own))
-    return [*own[:first], *saved, *own[first:], *own_folder]
+    path: Path
+    content: dict[str, Any]
+    allowed: tuple[str, ...]
+
+    @property
+    def run(self) -> Path:
+        return self.path.parents[1]
+
+    @property
+    def finished(self) -> bool:
+        return finished(self.run)
 
 
-def is_strange(word: str) -> bool:
-    """Whether an override from a file may do more than change a setting.
-
-    Refused are: flags, settings of Hydra, folders, packages, a choice that is not the name of a
-    file in conf/, and resolvers, whose result may change after the check.
-    """
-    group, _, choice = word.lstrip("+~").partition("=")
-    resolved = re.sub(r"\$\{(plus|times):", "", word)  # these are constant
-    return (
-        word.startswith("-")
-        or re.match(r"(hydra|folder)\b", group) is not None
-        or "@" in group
-        or ("${" in resolved and ":" in resolved)
-        or ((conf_dir() / group).is_dir() and not re.fullmatch(r"[\w,\[\] -]*", choice))
-    )
-
-
-def read_words(file: Path) -> list[str]:
-    """The overrides in a file, as they were typed.
-
-    Raises:
-        UserError: the file is damaged.
-    """
-    try:
-        words = OmegaConf.to_container(OmegaConf.load(file), resolve=False)
-    except Exception as error:  # YAML and OmegaConf raise many kinds for damaged files
-        raise UserError(f"{file} cannot be read: {' '.join(str(error).split())[:200]}.") from error
-    if not isinstance(words, list):
-        raise UserError(f"{file} is not a list of settings.")
-    return [str(word) for word in words]
+def asked(args: Sequence[str]) -> str:
+    """The value of resume=... in a command line; empty if there is none."""
+    values = [word.partition("=")[2] for word in args if word.startswith("resume=")]
+    return "" if not values or values[-1] == "null" else values[-1]
 
 
 def find(asked: str) -> Path:
@@ -121,76 +100,307 @@ def find(asked: str) -> Path:
 
 def finished(run: Path) -> bool:
     try:
-        return bool(json.loads((run / "summary.json").read_text())["status"] == "finished")
-    except (OSError, ValueError, KeyError):
+        return bool(read_json(run / "summary.json")["status"] == "finished")
+    except (OSError, ValueError, KeyError, TypeError):
         return False
 
 
-def saved_precision(run: str) -> str:
-    """The precision of the training that continues."""
-    from ganmnist.runs.loading import read_checkpoint, translate_load_errors
-
-    path = Path(run) / LAST
-    checkpoint = read_checkpoint(path)
-    with translate_load_errors(path, checkpoint):
-        return str(checkpoint["hyper_parameters"]["trainer"]["precision"])
-
-
-def check_checkpoint(path: Path, gan: GAN, now: Mapping[str, Any]) -> None:
-    """Compares a checkpoint with the GAN and the settings that continue it.
+def read(run: Path, trusted_modules: Sequence[str] = ()) -> Checkpoint:
+    """The checkpoint of a run that continues.
 
     Raises:
-        UserError: the training would change, or has all its epochs. Names the differences.
+        UserError: there is none, it is damaged, or the folder has links to other places.
     """
-    from ganmnist.runs.loading import check_newest, read_checkpoint, restore, translate_load_errors
+    refuse_links(run)
+    path = run / LAST
+    if not path.is_file():
+        raise UserError(f"resume={run}: this folder has no {LAST}. Choose another folder.")
 
-    checkpoint = read_checkpoint(path)
-    with translate_load_errors(path, checkpoint):
-        then = training_config(checkpoint["hyper_parameters"])
-    changed = [
-        f"{name} was {old} and is now {new}"
-        for name, old, new in differences(then, training_config(now))
-    ]
+    from ganmnist.runs.loading import read_checkpoint
+
+    return Checkpoint(path, read_checkpoint(path), (*TRUSTED, *trusted_modules))
+
+
+def saved_settings(checkpoint: Checkpoint) -> dict[str, Any]:
+    """The settings in a checkpoint.
+
+    Raises:
+        UserError: they are not the plain settings of a run.
+    """
+    saved = checkpoint.content["hyper_parameters"]
+    parts = ("trainer", "gan", "data", "datamodule", "family", "metrics", "model")
+    with suppress(RecursionError):
+        if (
+            is_plain(saved)
+            and isinstance(saved, dict)
+            and all(isinstance(saved.get(part), dict) for part in parts)
+            and all(isinstance(saved.get(part), dict | None) for part in ("callbacks", "logger"))
+            and isinstance(saved.get("folder"), str)
+        ):
+            return deepcopy(saved)
+    raise UserError(f"{checkpoint.path} has no settings of a run. Choose another folder.")
+
+
+def is_plain(node: Any) -> bool:
+    """Whether a tree has nothing but containers, strings, numbers, booleans and None."""
+    if isinstance(node, dict):
+        return all(isinstance(key, str) and is_plain(value) for key, value in node.items())
+    if isinstance(node, list):
+        return all(map(is_plain, node))
+    return node is None or type(node) in (str, int, float, bool)
+
+
+class TypedSettings:
+    """The settings that are typed beside resume=..., and what they stand for today.
+
+    Args:
+        overrides: the parsed words, without resume=....
+        today: the configuration that today's conf/ composes from the typed groups and public
+            settings.
+        defaults: the same without any word.
+    """
+
+    def __init__(
+        self, overrides: Sequence[Override], today: DictConfig, defaults: DictConfig
+    ) -> None:
+        self.tree: Any = OmegaConf.to_container(today, resolve=False)
+        self.defaults: Any = OmegaConf.to_container(defaults, resolve=False)
+        self.resolved: Any = OmegaConf.to_container(today, resolve=True)
+        targets = [str(node["_target_"]) for node in nodes(self.resolved) if "_target_" in node]
+        modules = {target.rpartition(".")[0] for target in targets} | {*today.trusted_modules}
+        self.trusted = tuple(m for m in modules if not is_in(m, ("ganmnist", "torch")))
+        self.groups = [o.key_or_group for o in overrides if is_group(o, today)]
+        self.values = [o for o in overrides if o.key_or_group not in self.groups]
+        self.paths = [override.key_or_group for override in self.values]
+
+    def applied_to(self, saved: dict[str, Any]) -> dict[str, Any]:
+        """The saved settings with the typed ones.
+
+        Raises:
+            UserError: a typed setting would change the training, or is unknown.
+        """
+        settings = deepcopy(saved)
+        self.check_groups(saved)
+        replaced = [group for group in self.groups if group in ("callbacks", "logger", "metrics")]
+        for group in replaced:
+            settings[group] = deepcopy(self.resolved[group])
+        if "trainer" in self.groups:
+            for name, value in self.tree["trainer"].items():
+                if name not in OF_TRAINING and not is_reference(value):
+                    settings["trainer"][name] = value
+        for override in self.values:
+            self.apply(override, settings)
+        self.follow_references(saved, settings, replaced)
+        if "data.root" not in self.paths:
+            settings["data"]["root"] = self.resolved["data"]["root"]
+        return settings
+
+    def check_groups(self, saved: dict[str, Any]) -> None:
+        """Raises UserError if a choice of a group would change the training."""
+        changed = []
+        for path, value in leaves(self.tree):
+            group = path.partition(".")[0]
+            if group not in self.groups and value == select(self.defaults, path):
+                continue
+            if is_changeable(path) or is_reference(value) or value in ("auto", "???"):
+                continue
+            if any(overlap(path, typed) for typed in self.paths) or path == "folder":
+                continue
+            then = select(saved, path)
+            if then != value and not (path.endswith("_target_") and same_target(value, then)):
+                changed.append((path, then, value))
+        for group in self.groups:
+            removed = children(saved.get(group)).keys() - children(self.tree.get(group)).keys()
+            if not is_changeable(group):
+                changed += [(f"{group}.{name}", saved[group][name], None) for name in removed]
+        refuse_changes(changed)
+
+    def apply(self, override: Override, settings: dict[str, Any]) -> None:
+        """Applies one typed setting.
+
+        Raises:
+            UserError: it would change the training, or is unknown.
+        """
+        path = override.key_or_group
+        *above, name = path.split(".")
+        node = select(settings, ".".join(above)) if above else settings
+        if isinstance(node, dict) and override.is_delete() and is_changeable(path):
+            node.pop(name, None)
+            return
+        if not isinstance(node, dict) or not (name in node or override.is_add()):
+            close = suggest(path, settings_in(settings))
+            hint = f" Did you mean {close}=...?" if close else ""
+            raise UserError(f"Unknown setting {path!r} of the run that continues.{hint}")
+        value: Any = override.value()
+        if "${" in str(value):
+            raise UserError(f"{override.input_line}: with resume=..., type the value itself.")
+        value = to_plain(value)
+        if not is_changeable(path) and value not in (node.get(name), "auto"):
+            refuse_changes([(path, node.get(name), value)])
+        if is_changeable(path) and not (path == "trainer.precision" and value == "auto"):
+            node[name] = value
+
+    def follow_references(
+        self, saved: dict[str, Any], settings: dict[str, Any], replaced: Sequence[str]
+    ) -> None:
+        """Sets what repeats a changed setting, such as trainer.max_epochs for epochs."""
+        for path, value in leaves(self.tree):
+            if not (is_changeable(path) and is_reference(value)) or path in self.paths:
+                continue
+            *above, name = path.split(".")
+            node = select(settings, ".".join(above)) if above else settings
+            if not isinstance(node, dict) or name not in node:
+                continue
+            if isinstance(value, list):  # datamodule.intervals
+                names = [name for text in value for name in interpolations(text, path)]
+                node[name] = [select(settings, name) for name in names]
+                continue
+            original = source(self.tree, path)
+            repeats = select(saved, path) == select(saved, original)
+            if original != path and (repeats or any(overlap(path, group) for group in replaced)):
+                node[name] = deepcopy(select(settings, original))
+
+
+def is_group(override: Override, tree: DictConfig) -> bool:
+    """Whether an override chooses files of a group. `tree` is any configuration of a run."""
+    name = override.key_or_group
+    is_node = name == "experiment" or (name in tree and OmegaConf.is_dict(tree._get_node(name)))
+    return is_node and not override.is_delete() and isinstance(override.value(), str | list)
+
+
+def is_changeable(path: str) -> bool:
+    return any(f"{path}.".startswith(f"{name}.") for name in CHANGEABLE)
+
+
+def is_reference(value: Any) -> bool:
+    return "${" in str(value)
+
+
+def same_target(today: str, saved: Any) -> bool:
+    """Whether two names are of one class. data=auto has become a data set in the saved settings."""
+    found = find_any(today)
+    name = f"{found.__module__}.{found.__qualname__}"
+    return bool(saved == name or found.__name__ == "Auto")
+
+
+def to_plain(value: Any) -> Any:
+    """A parsed value as plain containers and numbers."""
+    container: Any = OmegaConf.to_container(OmegaConf.create({"value": value}))
+    return container["value"]
+
+
+def select(node: Any, path: str) -> Any:
+    """The node at a path of plain settings; None: there is none."""
+    for part in path.split("."):
+        node = children(node).get(part)
+    return node
+
+
+def leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """The paths and values of a tree of settings. A list is a value."""
+    for name, value in node.items():
+        inner = f"{path}.{name}".lstrip(".")
+        if isinstance(value, Mapping):
+            yield from leaves(value, inner)
+        else:
+            yield inner, value
+
+
+def refuse_changes(changed: Sequence[tuple[str, Any, Any]]) -> None:
+    """Raises UserError for settings that would change the training: name, old and new value."""
     if changed:
-        check_newest(path, checkpoint)
+        listed = "; ".join(f"{name} was {old} and is now {new}" for name, old, new in changed[:5])
         raise UserError(
-            f"{path}: these settings must not change on resume: {'; '.join(changed[:5])}. Keep "
-            "them, or start a new run."
-        )
-    with translate_load_errors(path, checkpoint):
-        restore(gan, checkpoint)
-    # A run that was stopped during its last evaluation repeats the end of its last epoch.
-    at_end = checkpoint["batches_seen"] == checkpoint["epoch_start"]
-    if checkpoint["epochs_seen"] >= now["epochs"] + (at_end and not finished(path.parents[1])):
-        raise UserError(
-            f"{path} is already trained for {checkpoint['epochs_seen']} epochs. Train longer with "
-            f"epochs={2 * checkpoint['epochs_seen']}, or measure it with ganmnist evaluate "
-            f"run={path.parents[1]} which=last."
+            f"These settings must not change on resume: {listed}. Keep them, or start a new run."
         )
 
 
-def save_overrides(run: Path, words: Sequence[str]) -> None:
-    """Saves the overrides of a resume, after they have been checked."""
-    with atomic_write(run / RESUMED_WITH) as part:
-        OmegaConf.save(OmegaConf.create([*words]), part)
+def continued_settings(checkpoint: Checkpoint, typed: TypedSettings) -> dict[str, Any]:
+    """The settings of a run that continues.
+
+    Raises:
+        UserError: the saved settings are not accepted, or a typed one would change the training.
+    """
+    from ganmnist.runs.loading import translate_load_errors
+
+    run = checkpoint.run
+    saved = saved_settings(checkpoint)
+    settings = typed.applied_to(saved)
+    settings |= {"resume": str(run), "trusted_modules": typed.resolved["trusted_modules"]}
+    settings["datamodule"]["dataset"] = settings["data"]
+    with translate_load_errors(checkpoint.path, checkpoint.content):
+        check_types(settings)
+        check_trainer(settings["trainer"], typed)
+        replace_paths(settings, typed, Path(saved["folder"]), checkpoint)
+    settings["folder"] = str(run)
+    return settings
 
 
-def training_config(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that determine the training."""
-    data = {name: value for name, value in settings["data"].items() if name != "root"}
-    loader = dict(settings["datamodule"])
-    for name in ("dataset", "chunk", "intervals"):  # compared above, or without effect
-        loader.pop(name, None)
+def typed_changes(
+    checkpoint: Checkpoint, settings: Mapping[str, Any], typed: TypedSettings
+) -> Iterator[tuple[str, Any, Any]]:
+    """The typed settings that differ from the saved ones, with both values."""
+    saved = checkpoint.content["hyper_parameters"]
+    for path in ("data.root", *typed.paths, *typed.groups):
+        old, new = select(saved, path), select(settings, path)
+        if old != new and not isinstance(new, dict):
+            yield path, old, new
+
+
+def check_trainer(trainer: dict[str, Any], typed: TypedSettings) -> None:
+    """Raises UserError for settings of the trainer that are not accepted from a file."""
+    own = typed.tree if "trainer" in typed.groups else typed.defaults
+    known = {*own["trainer"], *OF_TRAINER}
+    for name, value in trainer.items():
+        if f"trainer.{name}" in typed.paths or name == "_target_":
+            continue
+        if name not in known or isinstance(value, dict | list):
+            raise UserError(
+                f"trainer.{name}={value} is not accepted from a checkpoint. If it is yours, add "
+                f"+trainer.{name}=... to the command line."
+            )
+    trainer["_target_"] = typed.resolved["trainer"]["_target_"]
+
+
+def replace_paths(
+    settings: dict[str, Any], typed: TypedSettings, folder: Path, checkpoint: Checkpoint
+) -> None:
+    """Moves paths inside the run's old folder to its present one.
+
+    folder: the run's old folder, which may be on another machine.
+
+    Raises:
+        UserError: a path outside of the folder, which is not typed.
+    """
+    find = partial(find_target, allowed=checkpoint.allowed)
+    for node, name, place in path_arguments({**settings, "trainer": {}}, find):
+        value = node[name]
+        if (
+            value is None
+            or place in typed.paths
+            or place in ("data.root", "datamodule.dataset.root")
+        ):
+            continue
+        if value == select(typed.resolved, place) and place.partition(".")[0] in typed.groups:
+            continue
+        inside = PurePath(str(value))
+        if not inside.is_relative_to(folder) or ".." in inside.parts:
+            raise foreign_path(place, value)
+        node[name] = str(checkpoint.run / inside.relative_to(folder))
+
+
+def check_training_unchanged(saved: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+    """Raises UserError if the training would change: the data, or the devices."""
+    refuse_changes([*differences(compared(saved), compared(settings))])
+
+
+def compared(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What may differ after the typed settings have been applied, and must not."""
     trainer = settings["trainer"]
     gpus = trainer.get("gpus")
-    names = ("precision", "limit_train_batches", "num_nodes")
-    compared = {name: trainer.get(name) for name in names}
-    compared["processes"] = gpus if isinstance(gpus, int) and gpus > 0 else trainer.get("devices")
-    return {
-        **{name: settings[name] for name in ("family", "batch_size", "seed")},
-        **{"data": data, "datamodule": loader, "trainer": compared},
-        **{"the data's checksum": settings["checksum"]},
-    }
+    names = {f"trainer.{name}": trainer.get(name) for name in OF_TRAINING}
+    processes = gpus if isinstance(gpus, int) and gpus > 0 else trainer.get("devices")
+    return {**names, "processes": processes, "the data's checksum": settings["checksum"]}
 
 
 def differences(then: Any, now: Any, place: str = "") -> Iterator[tuple[str, Any, Any]]:
@@ -200,28 +410,3 @@ def differences(then: Any, now: Any, place: str = "") -> Iterator[tuple[str, Any
             yield from differences(then.get(name), now.get(name), f"{place}.{name}".lstrip("."))
     elif then != now:
         yield place, then, now
-
-
-def check_places(settings: Mapping[str, Any], run: Path) -> None:
-    """Raises UserError if a callback or logger writes outside the run's folder."""
-    for part in ("callbacks", "logger"):
-        for name, node in (settings[part] or {}).items():
-            for key in {"folder", "path"} & (node or {}).keys():
-                if not Path(node[key]).resolve().is_relative_to(run.resolve()):
-                    raise UserError(
-                        f"{part}.{name}.{key}={node[key]} is outside of {run}. A resumed run "
-                        "writes into its own folder. Leave this out."
-                    )
-
-
-def check_targets(node: Any, trusted_modules: Sequence[str]) -> None:
-    """Raises UserError for a `_target_` outside of ganmnist and the trusted modules."""
-    from ganmnist.runs.loading import TRUSTED, find_class
-
-    if isinstance(node, Mapping):
-        target = node.get("_target_", TRAINER)
-        if target != TRAINER:
-            find_class(str(target), (*TRUSTED, *trusted_modules))
-    if isinstance(node, Mapping | list):
-        for value in node.values() if isinstance(node, Mapping) else node:
-            check_targets(value, trusted_modules)

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-from omegaconf import DictConfig
 
 from ganmnist.runs.schema import SETTINGS
 from ganmnist.utils.errors import ForcedExit, UserError
@@ -42,15 +40,15 @@ class RunSummary:
     `entries["status"]` is failed, incomplete (files are missing), interrupted or finished.
     """
 
-    def __init__(self, config: DictConfig) -> None:
-        self.metric = config.optimized_metric
+    def __init__(self, settings: Mapping[str, Any]) -> None:
+        self.metric = settings["optimized_metric"]
         self.start_time = time.perf_counter()
         self.forced_exit = False  # Ctrl-C twice
         self.entries: dict[str, Any] = {
-            "name": config.name,
+            "name": settings["name"],
             "status": "failed",
             "error": "",
-            "settings": {name: config[name] for name in SETTINGS["train"] if name != "name"},
+            "settings": {name: settings[name] for name in SETTINGS["train"] if name != "name"},
         }
 
     def add(self, **entries: Any) -> None:

@@ -16,7 +16,7 @@ from ganmnist.reporting.console import console
 from ganmnist.runs.checks import check_training
 from ganmnist.runs.unused import check_used
 from ganmnist.utils.errors import UserError
-from ganmnist.utils.files import atomic_write
+from ganmnist.utils.files import atomic_write, read_yaml
 
 
 def start(config: DictConfig) -> None:
@@ -96,7 +96,7 @@ def job_number(folder: Path) -> int:
 
 def read_job(folder: Path) -> dict[str, object]:
     """A row of the table: the job's number, overrides, status and result."""
-    overrides = OmegaConf.load(folder / ".hydra" / "overrides.yaml")
+    overrides = read_yaml(folder / ".hydra/overrides.yaml")
     row: dict[str, object] = {"job": job_number(folder)}
     row |= {key: value for key, _, value in (str(text).partition("=") for text in overrides)}
     try:

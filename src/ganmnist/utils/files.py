@@ -17,6 +17,7 @@ from ganmnist.utils.errors import UserError
 
 log = logging.getLogger(__name__)
 
+MAX_TEXT = 1 << 24  # bytes of a JSON or YAML file
 WriteErrors = dict[Path, str]  # the reason by file
 # Of the current run. Its threads share it, so it is no context variable.
 _write_errors: WriteErrors | None = None
@@ -112,6 +113,55 @@ def check_writable(path: Path) -> Path:
     except OSError as error:
         raise UserError(f"out={path}: cannot write there ({error}). Use another path.") from error
     return path
+
+
+def read_yaml(path: Path) -> Any:
+    """The content of a YAML file of plain values.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is damaged, has references (`*name`), or more than `MAX_TEXT` bytes.
+    """
+    try:
+        return yaml.load(read_text(path), NoAliases)
+    except (yaml.YAMLError, RecursionError) as error:
+        raise ValueError(" ".join(str(error).split())[:200]) from error
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is damaged, or has more than `MAX_TEXT` bytes.
+    """
+    try:
+        return json.loads(read_text(path))
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+
+
+def read_text(path: Path) -> str:
+    """A text file.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no UTF-8, or has more than `MAX_TEXT` bytes.
+    """
+    with path.open("rb") as file:
+        content = file.read(MAX_TEXT + 1)
+    if len(content) > MAX_TEXT:
+        raise ValueError(f"it has more than {MAX_TEXT:,} bytes")
+    return content.decode()
+
+
+class NoAliases(yaml.SafeLoader):  # type: ignore[misc]
+    """A few references to references expand to any size."""
+
+    def compose_node(self, parent: Any, index: Any) -> Any:
+        if self.check_event(yaml.AliasEvent):
+            raise yaml.YAMLError("it has references")
+        return super().compose_node(parent, index)
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:

@@ -58,6 +58,16 @@ class TrainingState:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restores the state of a checkpoint.
+
+        Raises:
+            ValueError: it is not a state.
+        """
+        names = ("batches_seen", "epochs_seen", "epoch_start")
+        if not all(type(state[name]) is int and state[name] >= 0 for name in names):
+            raise ValueError(f"{' or '.join(names)} is not a number of batches or epochs")
+        if not state["epochs_seen"] <= state["epoch_start"] <= state["batches_seen"]:
+            raise ValueError("epoch_start is not between epochs_seen and batches_seen")
         self.batches_seen = state["batches_seen"]
         self.epochs_seen = state["epochs_seen"]
         self.epoch_start = state["epoch_start"]
