@@ -47,9 +47,8 @@ from torch.utils.data import DataLoader
 from torchvision import datasets, transforms
 
 from ganmnist.callbacks import Evaluation
-from ganmnist.runs import command_line
 from ganmnist.runs.build import build
-from ganmnist.runs.command_line import plain
+from ganmnist.runs.composition import plain, setup
 from ganmnist.runs.cpu import available_cores, capability, cpu_model, native_bfloat16
 from ganmnist.runs.folders import conf_dir
 from ganmnist.runs.instantiate import instantiate
@@ -137,7 +136,7 @@ def plain_speed(settings: Sequence[str]) -> float:
 
 
 def configuration(words: Sequence[str]) -> DictConfig:
-    command_line.setup()
+    setup()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         config = compose("train", [*words])
     settings = plain(config)

@@ -22,7 +22,7 @@ from hydra.errors import MissingConfigException
 from ganmnist.data import DataSet
 from ganmnist.metrics.classifier import accuracy, fit
 from ganmnist.metrics.extractor import BUNDLED, cached_path, read_record, save
-from ganmnist.runs import command_line
+from ganmnist.runs import composition
 from ganmnist.runs.folders import conf_dir
 from ganmnist.runs.instantiate import instantiate
 from ganmnist.utils.errors import UserError
@@ -79,11 +79,11 @@ def run() -> None:
 
 def find_dataset(name: str, root: str) -> DataSet:
     """The data set of conf/data/NAME.yaml, on disk."""
-    command_line.setup()
+    composition.setup()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         overrides = [f"data={name}", f"data.root={root}", "folder=unused"]
         dataset: DataSet = instantiate(
-            command_line.plain(compose("train", overrides).data)
+            composition.plain(compose("train", overrides).data)
         ).resolve()
     dataset.prepare()
     return dataset

@@ -17,7 +17,7 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from ganmnist.runs import command_line
+from ganmnist.runs import composition
 from ganmnist.runs.folders import conf_dir
 from ganmnist.runs.norm import resolve_norm
 from ganmnist.runs.summary import find_scalar
@@ -524,11 +524,11 @@ def test_auto_norm_is_the_norm_that_losses_and_stabilizers_need(words: str, norm
 
 @pytest.mark.parametrize("objective", ["wgan_gp", "dragan"])
 def test_resolved_norm_is_saved(objective: str, tmp_path: Path, data_root: Path) -> None:
-    command_line.setup()
+    composition.setup()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose("train", [f"folder={tmp_path}", *BRIEF, f"objective={objective}"])
     assert config.model.discriminator.norm == "auto"
-    train(command_line.plain(config))
+    train(composition.plain(config))
     checkpoint = torch.load(tmp_path / "checkpoints/last.ckpt", weights_only=True)
     assert checkpoint["hyper_parameters"]["family"]["discriminator"]["norm"] == "layer"
 
@@ -541,12 +541,12 @@ def test_preset_has_the_values_of_its_paper(preset: str) -> None:
 
 def test_auto_norm_is_resolved_in_a_copy_of_a_network() -> None:
     """A family that changes a setting of D's body has a copy of model.discriminator."""
-    command_line.setup()
+    composition.setup()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         config = compose("train", ["folder=here", "family=bigan"])
     own = OmegaConf.to_container(config.model.discriminator, resolve=True)
     OmegaConf.update(config, "family.discriminator.body", {**own, "slope": 0.1})
-    settings = command_line.plain(config)
+    settings = composition.plain(config)
     resolve_norm(settings)
     body = settings["family"]["discriminator"]["body"]
     assert (body["norm"], body["slope"]) == ("batch", 0.1)

@@ -13,7 +13,7 @@ from omegaconf import DictConfig, OmegaConf
 from ganmnist.runs import command_line
 from ganmnist.runs.arguments import check_arguments, foreign_path, path_arguments
 from ganmnist.runs.checks import check_ranges, require_one
-from ganmnist.runs.command_line import plain
+from ganmnist.runs.composition import plain
 from ganmnist.runs.hardware import find_device
 from ganmnist.runs.instantiate import TRUSTED, find_target, instantiate
 from ganmnist.utils.errors import UserError

@@ -283,7 +283,7 @@ def test_healthy_run_has_no_warning(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("ganmnist.train.write_report", lambda folder: None)
+    monkeypatch.setattr("ganmnist.runs.training.write_report", lambda folder: None)
     monkeypatch.setattr(Scalars, "plot", QuietScalars.plot)
     settings = [f"objective={objective}", "trainer.limit_train_batches=40"]
     if objective == "wgan_gp":  # it refuses batch norm

@@ -5,8 +5,7 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
-from ganmnist.runs import command_line
-from ganmnist.runs.command_line import plain
+from ganmnist.runs.composition import plain, setup
 from ganmnist.runs.folders import conf_dir
 from ganmnist.runs.norm import resolve_norm
 
@@ -15,7 +14,7 @@ def configuration(*overrides: str) -> DictConfig:
     """The configuration that the command line composes from these overrides."""
     if not any(word.startswith("folder=") for word in overrides):
         overrides = ("folder=here", *overrides)  # otherwise Hydra's
-    command_line.setup()
+    setup()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         config = compose("train", list(overrides))
     settings = plain(config)

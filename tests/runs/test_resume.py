@@ -20,9 +20,6 @@ from helpers.runs import TWO_EPOCHS, StopAt
 from ganmnist.callbacks import LastCheckpoint
 from ganmnist.gan import GAN
 from ganmnist.runs import resume
-from ganmnist.runs.command_line import compose_today, parse
-from ganmnist.runs.instantiate import TRUSTED
-from ganmnist.runs.resume import Checkpoint
 from ganmnist.stabilizers.minibatch_discrimination import MinibatchDiscrimination
 from ganmnist.utils.errors import UserError
 
@@ -120,11 +117,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def continued(saved: dict[str, Any], run: Path, *words: str) -> dict[str, Any]:
     """The settings of a run with the saved ones that continues with these words."""
-    overrides = parse(words)
-    typed = resume.TypedSettings(overrides, *compose_today(words, overrides, run))
-    content = {"hyper_parameters": saved}
-    allowed = (*TRUSTED, *typed.trusted)
-    return resume.continued_settings(Checkpoint(run / resume.LAST, content, allowed), typed)
+    typed = resume.TypedSettings.parse(words, run)
+    return resume.continued_settings(saved, typed, run, run / resume.LAST)
 
 
 def saved_settings(run: Path, *words: str) -> dict[str, Any]:

@@ -2,19 +2,30 @@
 
 import csv
 import json
-from collections.abc import Sequence
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
-from helpers.launch import BRIEFLY_MEASURED, launch
+import yaml
+from helpers.launch import BRIEFLY_MEASURED, command, launch
 
 from ganmnist.data import datasets
 from ganmnist.gan import GAN
+from ganmnist.runs import resume, sweep
+from ganmnist.runs.folders import is_locked
+from ganmnist.runs.loading import read_checkpoint
 from ganmnist.runs.sweep import finish
 from ganmnist.utils.batch import Batch
 
 NO_METRICS = ("-m", "trainer=cpu", "experiment=debug", "epochs=1", "trainer.limit_train_batches=2")
 FEW = (*NO_METRICS, *BRIEFLY_MEASURED)
+BATCHES = 40  # of a job that is stopped
 
 
 def table(sweep: Path) -> list[dict[str, str]]:
@@ -24,8 +35,9 @@ def table(sweep: Path) -> list[dict[str, str]]:
 
 @pytest.fixture
 def here(tmp_path: Path, data_root: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty current folder."""
+    """An empty current folder. Jobs run in this process, which is fast."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sweep, "run_in_child", lambda function: function())
     return tmp_path
 
 
@@ -36,22 +48,22 @@ def test_sweep_writes_a_folder_per_job_and_a_table(
         launch(*FEW, "data=digits", "lr=1e-3,2e-3", "batch_size=8,100000")
     assert leaving.value.code == 1  # two of the four jobs fail
 
-    [sweep] = (here / "logs/multirun").iterdir()
-    rows = table(sweep)
+    [folder] = (here / "logs/multirun").iterdir()
+    rows = table(folder)
     settings = [("0.001", "8"), ("0.001", "100000"), ("0.002", "8"), ("0.002", "100000")]
     assert [(row["lr"], row["batch_size"]) for row in rows] == settings
     assert [row["status"] for row in rows] == ["finished", "failed", "finished", "failed"]
     assert [row["experiment"] for row in rows] == ["debug"] * 4
 
-    folders = sorted(path for path in sweep.iterdir() if path.is_dir())
-    for (lr, batch_size), row, folder in zip(settings, rows, folders, strict=True):
-        assert folder.name.startswith(f"{row['job']}_batch_size={batch_size},")
-        assert f",lr={lr}," in folder.name
-        summary = json.loads((folder / "summary.json").read_text())
+    folders = sorted(path for path in folder.iterdir() if path.name[0].isdigit())
+    for (lr, batch_size), row, job in zip(settings, rows, folders, strict=True):
+        assert job.name.startswith(f"{row['job']}_batch_size={batch_size},")
+        assert f",lr={lr}," in job.name
+        summary = json.loads((job / "summary.json").read_text())
         assert summary["status"] == row["status"]
         if row["status"] == "finished":
             assert float(row["val_fid"]) == summary["value"]
-            assert (folder / "checkpoints/last.ckpt").is_file()
+            assert (job / "checkpoints/last.ckpt").is_file()
         else:
             assert "batch_size=100000" in row["error"] == summary["error"]
 
@@ -71,8 +83,8 @@ def test_sweep_writes_a_folder_per_job_and_a_table(
 def test_table_has_the_error_of_an_invalid_job(here: Path) -> None:
     with pytest.raises(SystemExit):
         launch(*FEW, "data=digits", "trainer.devices=2,1", "lr=-1,1e-3")
-    [sweep] = (here / "logs/multirun").iterdir()
-    rows = table(sweep)
+    [folder] = (here / "logs/multirun").iterdir()
+    rows = table(folder)
     assert [row["status"] for row in rows] == ["failed", "failed", "failed", "finished"]
     reasons = ("lr=-1.0", "trainer.devices=2", "lr=-1.0", "")
     for row, reason in zip(rows, reasons, strict=True):
@@ -93,9 +105,9 @@ def test_jobs_resolve_auto_once(
     assert len(requests) == 1
     assert capsys.readouterr().out.count("NOT MNIST's images") == 1
 
-    [sweep] = (here / "logs/multirun").iterdir()
-    assert [row["status"] for row in table(sweep)] == ["finished"] * 2
-    for summary in sweep.glob("*/summary.json"):
+    [folder] = (here / "logs/multirun").iterdir()
+    assert [row["status"] for row in table(folder)] == ["finished"] * 2
+    for summary in folder.glob("*/summary.json"):
         assert json.loads(summary.read_text())["data"] == "digits"
 
 
@@ -105,7 +117,7 @@ def test_jobs_with_different_data_resolve_auto_themselves(
     requests: list[list[str]] = []
     monkeypatch.setattr(datasets, "unreachable", lambda urls: requests.append(urls) or "no network")
     launch(*NO_METRICS, "data=digits,auto", "logger=none", "callbacks=none")
-    assert len(requests) == 1
+    assert len(requests) == 1  # of the second job
     requests.clear()
     launch(*NO_METRICS, "data=digits", "seed=0,1", "logger=none", "callbacks=none")
     assert not requests
@@ -123,8 +135,108 @@ def test_ctrl_c_ends_a_sweep_with_its_table(here: Path, monkeypatch: pytest.Monk
     with pytest.raises(SystemExit) as leaving:
         launch(*FEW, "data=digits", "seed=0,1,2")
     assert leaving.value.code == 130
-    [sweep] = (here / "logs/multirun").iterdir()
-    assert [row["status"] for row in table(sweep)] == ["finished", "interrupted"]
+    [folder] = (here / "logs/multirun").iterdir()
+    assert [row["status"] for row in table(folder)] == ["finished", "interrupted", "not started"]
+    monkeypatch.setattr(GAN, "run_step", run_step)
+    (folder / "0_mine").mkdir()  # a user's own folder
+    launch(f"resume={folder}")
+    assert [row["status"] for row in table(folder)] == ["finished"] * 3
+    launch(f"resume={folder}", "lr=7")  # no job is left
+
+
+def test_failed_jobs_start_again(here: Path) -> None:
+    with pytest.raises(SystemExit):
+        launch(*FEW, "data=digits", "batch_size=8,100000")
+    [folder] = (here / "logs/multirun").iterdir()
+    with pytest.raises(SystemExit) as leaving:
+        launch(f"resume={folder}")
+    assert leaving.value.code == 1
+    assert [row["status"] for row in table(folder)] == ["finished", "failed"]
+    assert len([*folder.glob("1_*_stopped1/summary.json")]) == 1
+
+
+@pytest.fixture(scope="module")
+def failed(tmp_path_factory: pytest.TempPathFactory, digits_root: Path) -> Path:
+    """The folder of a sweep of two jobs that have failed."""
+    folder = tmp_path_factory.mktemp("sweeps") / "failed"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GANMNIST_DATA", str(digits_root))
+        patch.setattr(sweep, "run_in_child", lambda function: function())
+        with pytest.raises(SystemExit):
+            words = ("data=digits", "seed=0,1", "batch_size=100000")
+            launch(*FEW, *words, f"hydra.sweep.dir={folder}")
+    return folder
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda content: content["settings"]["callbacks"].update(x={"_target_": "os.mkdir"}),
+        lambda content: content["settings"]["logger"]["csv"].update(path="/elsewhere"),
+        lambda content: content["settings"].update(folder="/elsewhere", lr="${oc.env:HOME}"),
+        lambda content: content.update(folder="../elsewhere"),
+        lambda content: content.update(folder=".."),
+        lambda content: content.update(settings=[]),
+        lambda content: content.pop("overrides"),
+    ],
+)
+def test_files_of_jobs_are_not_trusted(
+    change: Callable[[dict[str, Any]], None],
+    failed: Path,
+    here: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    folder = here / "logs/multirun/received"
+    shutil.copytree(failed, folder)
+    content = yaml.safe_load((folder / "jobs/001.yaml").read_text())
+    change(content)
+    (folder / "jobs/001.yaml").write_text(yaml.safe_dump(content))
+    with pytest.raises(SystemExit) as leaving:
+        launch(f"resume={folder}")
+    assert leaving.value.code in (1, 2)
+    assert "Traceback" not in "".join(capsys.readouterr())
+    assert [path.name for path in here.iterdir()] == ["logs"]
+    assert [path.name for path in (here / "logs/multirun").iterdir()] == [folder.name]
+
+
+def test_unknown_choice_refuses_the_sweep(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as leaving:
+        launch(*FEW, "data=digits", "model=mlp,mpl")
+    assert leaving.value.code == 2
+    assert capsys.readouterr().err.startswith("ganmnist: Unknown model 'mpl'")
+
+
+def start_sweep(folder: Path, *words: str) -> subprocess.Popen[bytes]:
+    """Starts a sweep in a process of its own."""
+    command = [sys.executable, "-m", "ganmnist.train", *NO_METRICS, "data=digits", *words]
+    command += ["checkpoint.every_n_batches=1", f"hydra.sweep.dir={folder / 'sweep'}"]
+    return subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL)
+
+
+@pytest.mark.parametrize(
+    "number",
+    [signal.SIGKILL, signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)],
+)
+def test_stopped_sweep_continues(number: int, tmp_path: Path, data_root: Path) -> None:
+    words = ("seed=0,1", f"trainer.limit_train_batches={BATCHES}", "metrics=none")
+    process = start_sweep(tmp_path, *words)
+    sweep = tmp_path / "sweep"
+    while not [*sweep.glob(f"0_*/{resume.LAST}")]:
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(number)
+    code = process.wait()
+    assert code == (-9 if number == signal.SIGKILL else 130)
+    [first] = sweep.glob("[01]_*")
+    while is_locked(first):  # the job of a killed sweep saves and ends
+        time.sleep(0.05)
+    saved = read_checkpoint(first / resume.LAST)["batches_seen"]
+    assert 0 < saved < BATCHES
+    done = command(f"resume={sweep}", folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert [row["status"] for row in table(sweep)] == ["finished"] * 2
+    for folder in sweep.glob("[01]_*"):
+        assert read_checkpoint(folder / resume.LAST)["batches_seen"] == BATCHES
 
 
 def test_job_without_a_summary_died(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

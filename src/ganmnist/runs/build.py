@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -29,13 +29,16 @@ AUTO = "ganmnist.data.Auto"  # data=auto
 
 
 def build(
-    settings: dict[str, Any], checkpoint: Checkpoint | None = None
+    settings: dict[str, Any],
+    checkpoint: Checkpoint | None = None,
+    allowed: Sequence[str] | None = None,
 ) -> tuple[L.Trainer, GAN, DataModule]:
     """The trainer, the GAN and the data of a run, checked against each other.
 
     Args:
         settings: the plain settings of a run. Every `auto` is replaced by its value.
-        checkpoint: the checkpoint that continues. Its settings may name trusted classes alone.
+        checkpoint: the checkpoint that continues.
+        allowed: the modules that the settings may name, if they are read from a file; None: all.
 
     Raises:
         UserError: a part refuses its settings, or the parts do not fit each other.
@@ -48,7 +51,6 @@ def build(
     from ganmnist.utils.hooks import Ordered
 
     quiet_lightning()
-    allowed = checkpoint.allowed if checkpoint else None
     find = partial(find_target, allowed=allowed)
     resolve_norm(settings, find)
     resolve_precision(settings["trainer"])
@@ -82,7 +84,7 @@ def build(
     data.setup()
     data.check_size(trainer.world_size)
     if checkpoint:
-        check_size(settings["family"], checkpoint)
+        check_size(settings["family"], checkpoint, allowed)
     gan = instantiate(settings["family"], allowed)
     dataset = type(data.dataset)  # data=auto has chosen its data set by now
     is_auto = settings["data"]["_target_"] == AUTO

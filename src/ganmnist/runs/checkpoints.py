@@ -6,7 +6,7 @@ PyTorch's optimizers, which do not compare the shapes of their own state.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
@@ -159,7 +159,9 @@ def check_callbacks(trainer: L.Trainer, content: Mapping[str, Any]) -> None:
             callback.load_state_dict(deepcopy(state))
 
 
-def check_size(family: dict[str, Any], checkpoint: Checkpoint) -> None:
+def check_size(
+    family: dict[str, Any], checkpoint: Checkpoint, allowed: Sequence[str] | None
+) -> None:
     """Builds the networks without memory, and compares them with the weights.
 
     Settings of a file could ask for networks that fit no memory.
@@ -168,7 +170,7 @@ def check_size(family: dict[str, Any], checkpoint: Checkpoint) -> None:
         UserError: other weights.
     """
     with translate_load_errors(checkpoint.path, checkpoint.content), torch.device("meta"):
-        check_weights(instantiate(family, checkpoint.allowed), checkpoint.content["state_dict"])
+        check_weights(instantiate(family, allowed), checkpoint.content["state_dict"])
 
 
 def check_weights(gan: GAN, weights: Any) -> None:

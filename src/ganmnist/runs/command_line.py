@@ -8,51 +8,40 @@ from __future__ import annotations
 
 import errno
 import functools
-import logging.config
+import logging
 import os
 import re
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from difflib import get_close_matches
 from itertools import pairwise
-from operator import add, mul
 from pathlib import Path
 from typing import Any, NoReturn
 
 import hydra
-from hydra import compose, initialize_config_dir
-from hydra._internal.utils import get_args_parser
-from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
-from hydra.errors import (
-    HydraException,
-    MissingConfigException,
-    OverrideParseException,
-)
+from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
-from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException, ValidationError
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
 
-from ganmnist.runs import resume, sweep
+from ganmnist.runs import jobs, resume, sweep
 from ganmnist.runs.checks import check_training
-from ganmnist.runs.config_tree import children, follow, overlap, paths_in, settings_in, suggest
+from ganmnist.runs.composition import configure_logging, parse, setup
+from ganmnist.runs.explain import explain
 from ganmnist.runs.folders import (
     check_unlocked,
     conf_dir,
     create_dir,
+    is_sweep,
     quoted,
     require_no_run,
-    slug,
-    unique_dir,
 )
-from ganmnist.runs.help import describe_groups, describe_settings, public
 from ganmnist.runs.processes import PARENT
 from ganmnist.runs.resume import RUN_FILES, TypedSettings
-from ganmnist.runs.schema import SETTINGS, describe_type, register_schema
-from ganmnist.runs.unused import check_used, used_paths
+from ganmnist.runs.schema import SETTINGS
+from ganmnist.runs.unused import check_used
 from ganmnist.utils.errors import UserError, is_out_of_memory
 
 # Errors of a full or read-only disk, of missing permissions, of a file in the place of a folder.
@@ -96,77 +85,36 @@ def run(
             main(run_task)()
         except (HydraException, OmegaConfBaseException) as error:
             fail(explain(error, config_name, parsed))
+        except SystemExit as end:  # of a sweep
+            if end.code:
+                raise
 
 
-def run_resumed(
-    task: Callable[[Path, TypedSettings], Any], args: Sequence[str] | None = None
-) -> None:
-    """Continues the run that resume=... names, without Hydra's entry point.
+def resume_run(args: Sequence[str] | None = None) -> None:
+    """Continues the run or the sweep that resume=... names, without Hydra's entry point.
 
-    Args:
-        task: gets the run's folder and the settings that are typed beside resume=....
-        args: the arguments. None: all of sys.argv[1:].
+    args: the arguments. None: all of sys.argv[1:].
     """
     args = sys.argv[1:] if args is None else args
     program = program_of(args)
     setup()
     with exit_codes():
         if {"-m", "--multirun"} & {*args}:
-            raise UserError("resume=... continues one run, so leave out -m.")
-        run = resume.find(resume.asked(args))
+            raise UserError("resume=... needs no -m. It continues a run, or all jobs of a sweep.")
+        folder = resume.find(resume.asked(args))
         own = [word for word in args if not word.startswith("resume=")]
-        overrides = parse(own)
-        typed = resume.TypedSettings(overrides, *compose_today(own, overrides, run))
-        check_unlocked(run)
+        typed = TypedSettings.parse(own, folder)
+        if PARENT not in os.environ:
+            check_unlocked(folder)
         # Lightning starts the other processes of a run with it.
-        sys.argv = [*program, *own, f"resume={quoted(str(run))}"]
+        sys.argv = [*program, *own, f"resume={quoted(str(folder))}"]
         survive_full_disk()
-        configure_logging(run)
-        task(run, typed)
-
-
-def compose_today(
-    args: Sequence[str], overrides: Sequence[Override], run: Path
-) -> tuple[DictConfig, DictConfig]:
-    """The configuration of the typed groups and public settings, and that without any.
-
-    Raises:
-        UserError: a choice or a value is wrong.
-    """
-    folder = f"folder={quoted(str(run))}"
-    defaults = compose_words("train", [folder], args)
-    public = (*SETTINGS["train"], "trusted_modules")
-    words = [
-        str(override.input_line)
-        for override in overrides
-        if override.key_or_group in public or resume.is_group(override, defaults)
-    ]
-    try:
-        return compose_words("train", [*words, folder], args), defaults
-    except (HydraException, OmegaConfBaseException) as error:
-        raise UserError(explain(error, "train", overrides)) from error
-
-
-def compose_words(config_name: str, words: Sequence[str], args: Sequence[str]) -> DictConfig:
-    """The unresolved configuration of some words.
-
-    args: the command line, which may name a folder of configuration files.
-    """
-    search = []
-    if folder := get_args_parser().parse_args([*args]).config_dir:
-        search = [f"hydra.searchpath=['file://{os.path.abspath(folder)}']"]
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        return compose(config_name, [*words, *search])
-
-
-def configure_logging(run: Path) -> None:
-    """Prints and writes log records, as Hydra does for a new run."""
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        config = compose("train", return_hydra_config=True).hydra.job_logging
-    content: Any = OmegaConf.to_container(config, resolve=False)
-    content["handlers"]["file"]["filename"] = str(run / "train.log")
-    logging.config.dictConfig(content)
+        if is_sweep(folder):
+            if jobs.continue_sweep(folder, own):
+                sys.exit(1)
+            return
+        configure_logging(folder / "train.log")
+        jobs.continue_run(folder, typed)
 
 
 def program_of(args: Sequence[str]) -> list[str]:
@@ -220,48 +168,9 @@ def add_brackets(word: str, command: str) -> str:
     return f"{name}=[{value}]" if is_list and re.fullmatch(r"\d[\d,]*", value) else word
 
 
-def parse(args: Sequence[str]) -> list[Override]:
-    """The overrides of a command line.
-
-    Raises:
-        UserError: a word is no override, or a sweep without -m.
-    """
-    arguments = get_args_parser().parse_args([*args])
-    try:
-        overrides = OverridesParser.create().parse_overrides(arguments.overrides)
-    except OverrideParseException as error:
-        raise UserError(
-            f"{error.override}: this does not have the form setting=value. Write a list as [1,2], "
-            "and put a string with special characters in 'quotes'."
-        ) from error
-    if not arguments.multirun:
-        for override in overrides:
-            if override.is_sweep_override():
-                raise UserError(
-                    f"{override.input_line}: several values are a sweep, which needs -m. Write a "
-                    "list as [1,2]."
-                )
-    return overrides
-
-
 def ignore_os_errors(hook: Callable[[Any], object]) -> Callable[[Any], object]:
     """A hook for exceptions in threads that prints nothing where a file cannot be written."""
     return lambda args: None if issubclass(args.exc_type, OSError) else hook(args)
-
-
-def setup() -> None:
-    """Registers the schemas of the commands, and the resolvers of the configuration files."""
-    register_schema()
-    resolvers: dict[str, Callable[..., Any]] = {
-        "unique_dir": unique_dir,
-        "slug": slug,
-        "plus": add,
-        "times": mul,
-        "settings": describe_settings,
-        "groups": describe_groups,
-    }
-    for name, function in resolvers.items():
-        OmegaConf.register_new_resolver(name, function, replace=True)
 
 
 def fail(message: str) -> NoReturn:
@@ -290,81 +199,16 @@ class HydraHooks(Callback):
             sweep.start(config)
             require_no_run(config.hydra.sweep.dir, "sweep.csv", f"*/{resume.LAST}")
             create_dir(config.hydra.sweep.dir)
+            planned = sweep.plan(config) if sweep.runs_here(config) else []
+        except HydraException as error:
+            fail(explain(error, "train", parse(["-m", *config.hydra.overrides.task])))
         except (UserError, OmegaConfBaseException) as error:
             fail(str(error))
+        if planned:  # a sweeper or a launcher of a plugin runs its jobs itself
+            with exit_codes():
+                unfinished = jobs.run_sweep(Path(config.hydra.sweep.dir).absolute(), planned)
+            sys.exit(1 if unfinished else 0)  # Hydra would run them again
 
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         if sweep.finish(config.hydra.sweep.dir):
             sys.exit(1)
-
-
-def explain(error: Exception, config_name: str, parsed: Sequence[Override]) -> str:
-    """One or two sentences for an override that Hydra refuses: the key, and valid values."""
-    cause = error.__cause__
-    if isinstance(cause, UserError):
-        return str(cause)
-    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
-        group, _, choice = str(error.missing_cfg_file).rpartition("/")
-        if group:
-            choices = public(error.options)
-            close = get_close_matches(choice, choices, n=1)
-            hint = f" Did you mean {close[0]!r}?" if close else ""
-            return f"Unknown {group} {choice!r}.{hint} Available: {', '.join(choices)}."
-    if isinstance(cause, OmegaConfBaseException):
-        key = cause.full_key or ""
-        override = next((o for o in parsed if f"{o.key_or_group}.".startswith(f"{key}.")), None)
-        if override is not None and not isinstance(cause, ValidationError):
-            return explain_unknown(override, config_name, parsed)
-        if override is not None and key in SETTINGS[config_name]:
-            return f"{override.input_line}: {key} takes {describe_type(key, config_name)}."
-        if override is not None and key == "trusted_modules":
-            value = override.value()
-            return f"trusted_modules={value}: this is a list. Use trusted_modules=[{value}]."
-    text = " ".join(str(error).split())
-    if config_name == "evaluate" and text.startswith(
-        "In 'data/"
-    ):  # data/ring8.yaml overrides the group model, which evaluate lacks
-        return (
-            "data: a run of points is measured with its own data. Leave data=... out. Change "
-            "single settings with +data.std=0.1, for example."
-        )
-    return text
-
-
-def explain_unknown(override: Override, config_name: str, parsed: Sequence[Override]) -> str:
-    """Names an unknown setting, and lists those of its level. A suggestion is a valid command."""
-    tree = compose_groups(config_name, parsed)
-    key = override.key_or_group
-    value = (override.input_line or "").partition("=")[2]
-    place, node = follow(tree, key)
-    if node is not None and place != key:
-        return f"{key}: this is a reference to {place}. Use {place}={value}."
-    parts = place.split(".")
-    n = 0  # the first part that is unknown
-    while n < len(parts) - 1 and follow(tree, ".".join(parts[: n + 1]))[1] is not None:
-        n += 1
-    above, name = ".".join(parts[:n]), parts[n]
-    inside = public(children(follow(tree, above)[1] if above else tree))
-    similar = get_close_matches(name, inside, n=1)
-    close = ".".join([*parts[:n], *similar, *parts[n + 1 :]])
-    read = used_paths(tree) if config_name == "train" else {*paths_in(tree)}
-    valid = follow(tree, close)[1] is not None and any(overlap(close, path) for path in read)
-    if not similar or not valid:
-        close = suggest(key, (path for path in settings_in(tree) if path in read))
-    hint = f" Did you mean {close}={value}?" if close else ""
-    if above and (conf_dir() / above / f"{name}.yaml").is_file():
-        hint = f" It needs {above}={name}."
-    where = f" in {above}" if above else ""
-    return f"Unknown setting {key!r}.{hint} Available{where}: {', '.join(inside) or 'nothing'}."
-
-
-def compose_groups(config_name: str, parsed: Sequence[Override]) -> Any:
-    """The unresolved configuration with the group choices of the command line alone."""
-    groups = [o for o in parsed if (conf_dir() / o.key_or_group).is_dir()]
-    words = [str(o.input_line) for o in groups if not o.is_sweep_override()]
-    return OmegaConf.to_container(compose_words(config_name, words, sys.argv[1:]), resolve=False)
-
-
-def plain(settings: Any) -> Any:
-    """A configuration as plain containers, with its interpolations resolved."""
-    return OmegaConf.to_container(settings, resolve=True)

@@ -18,6 +18,13 @@ from ganmnist.utils.errors import UserError
 log = logging.getLogger(__name__)
 
 
+JOBS = "jobs"  # in the folder of a sweep: the settings of all jobs
+
+
+def is_sweep(folder: Path) -> bool:
+    return (folder / JOBS).is_dir()
+
+
 def conf_dir() -> Path:
     """conf/: inside the package when installed from a wheel, beside src/ in a checkout."""
     package = Path(__file__).resolve().parents[1]

@@ -12,16 +12,18 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from copy import deepcopy
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePath
-from typing import Any
+from typing import Any, NamedTuple
 
 from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from ganmnist.runs.arguments import foreign_path, path_arguments
 from ganmnist.runs.checks import check_types
+from ganmnist.runs.composition import compose_words, parse
 from ganmnist.runs.config_tree import (
     children,
     interpolations,
@@ -30,9 +32,11 @@ from ganmnist.runs.config_tree import (
     source,
     suggest,
 )
-from ganmnist.runs.folders import is_locked, refuse_links
+from ganmnist.runs.explain import explain
+from ganmnist.runs.folders import is_locked, is_sweep, quoted, refuse_links
 from ganmnist.runs.instantiate import TRUSTED, find_any, find_target, is_in
 from ganmnist.runs.norm import nodes
+from ganmnist.runs.schema import SETTINGS
 from ganmnist.utils.errors import UserError
 from ganmnist.utils.files import read_json
 
@@ -50,13 +54,11 @@ OF_TRAINING = ("precision", "limit_train_batches", "num_nodes")  # settings of t
 OF_TRAINER = ("detect_anomaly", "max_steps", "max_time", "sync_batchnorm")
 
 
-@dataclass
-class Checkpoint:
-    """A checkpoint that continues: its content, and the modules that its settings may name."""
+class Checkpoint(NamedTuple):
+    """A checkpoint that continues."""
 
     path: Path
     content: dict[str, Any]
-    allowed: tuple[str, ...]
 
     @property
     def run(self) -> Path:
@@ -74,7 +76,7 @@ def asked(args: Sequence[str]) -> str:
 
 
 def find(asked: str) -> Path:
-    """The run's folder; for "auto" the newest unfinished one under logs/.
+    """The run's folder; for "auto" the newest unfinished one under logs/, or the sweep of that run.
 
     Raises:
         UserError: there is none.
@@ -95,7 +97,8 @@ def find(asked: str) -> Path:
     unfinished = [run for run in runs if not finished(run) and not is_locked(run)]
     if not unfinished:
         raise UserError("resume=auto: no unfinished run under logs/.")
-    return max(unfinished, key=lambda run: (run / LAST).stat().st_mtime).resolve()
+    newest = max(unfinished, key=lambda run: (run / LAST).stat().st_mtime).resolve()
+    return newest.parent if is_sweep(newest.parent) else newest
 
 
 def finished(run: Path) -> bool:
@@ -105,7 +108,7 @@ def finished(run: Path) -> bool:
         return False
 
 
-def read(run: Path, trusted_modules: Sequence[str] = ()) -> Checkpoint:
+def read(run: Path) -> Checkpoint:
     """The checkpoint of a run that continues.
 
     Raises:
@@ -118,16 +121,15 @@ def read(run: Path, trusted_modules: Sequence[str] = ()) -> Checkpoint:
 
     from ganmnist.runs.loading import read_checkpoint
 
-    return Checkpoint(path, read_checkpoint(path), (*TRUSTED, *trusted_modules))
+    return Checkpoint(path, read_checkpoint(path))
 
 
-def saved_settings(checkpoint: Checkpoint) -> dict[str, Any]:
-    """The settings in a checkpoint.
+def check_saved(saved: Any, path: Path) -> dict[str, Any]:
+    """Returns a copy of the settings in a file.
 
     Raises:
         UserError: they are not the plain settings of a run.
     """
-    saved = checkpoint.content["hyper_parameters"]
     parts = ("trainer", "gan", "data", "datamodule", "family", "metrics", "model")
     with suppress(RecursionError):
         if (
@@ -138,7 +140,7 @@ def saved_settings(checkpoint: Checkpoint) -> dict[str, Any]:
             and isinstance(saved.get("folder"), str)
         ):
             return deepcopy(saved)
-    raise UserError(f"{checkpoint.path} has no settings of a run. Choose another folder.")
+    raise UserError(f"{path} has no settings of a run. Choose another folder.")
 
 
 def is_plain(node: Any) -> bool:
@@ -168,10 +170,33 @@ class TypedSettings:
         self.resolved: Any = OmegaConf.to_container(today, resolve=True)
         targets = [str(node["_target_"]) for node in nodes(self.resolved) if "_target_" in node]
         modules = {target.rpartition(".")[0] for target in targets} | {*today.trusted_modules}
-        self.trusted = tuple(m for m in modules if not is_in(m, ("ganmnist", "torch")))
+        own = (module for module in modules if not is_in(module, ("ganmnist", "torch")))
+        self.allowed = (*TRUSTED, *own)  # the modules that settings of a file may name
         self.groups = [o.key_or_group for o in overrides if is_group(o, today)]
         self.values = [o for o in overrides if o.key_or_group not in self.groups]
         self.paths = [override.key_or_group for override in self.values]
+
+    @classmethod
+    def parse(cls, words: Sequence[str], run: Path) -> TypedSettings:
+        """The settings in the words of a command line.
+
+        Raises:
+            UserError: a word is no setting, or a choice or a value is wrong.
+        """
+        overrides = parse(words)
+        folder = f"folder={quoted(str(run))}"
+        defaults = compose_words("train", [folder], words)
+        public = (*SETTINGS["train"], "trusted_modules")
+        composed = [
+            str(override.input_line)
+            for override in overrides
+            if override.key_or_group in public or is_group(override, defaults)
+        ]
+        try:
+            today = compose_words("train", [*composed, folder], words)
+        except (HydraException, OmegaConfBaseException) as error:
+            raise UserError(explain(error, "train", overrides)) from error
+        return cls(overrides, today, defaults)
 
     def applied_to(self, saved: dict[str, Any]) -> dict[str, Any]:
         """The saved settings with the typed ones.
@@ -315,32 +340,33 @@ def refuse_changes(changed: Sequence[tuple[str, Any, Any]]) -> None:
         )
 
 
-def continued_settings(checkpoint: Checkpoint, typed: TypedSettings) -> dict[str, Any]:
+def continued_settings(saved: Any, typed: TypedSettings, run: Path, path: Path) -> dict[str, Any]:
     """The settings of a run that continues.
+
+    Args:
+        saved: the settings in a file.
+        typed: the settings beside resume=....
+        run: the folder of the run.
+        path: the file, for messages.
 
     Raises:
         UserError: the saved settings are not accepted, or a typed one would change the training.
     """
-    from ganmnist.runs.loading import translate_load_errors
-
-    run = checkpoint.run
-    saved = saved_settings(checkpoint)
+    saved = check_saved(saved, path)
     settings = typed.applied_to(saved)
     settings |= {"resume": str(run), "trusted_modules": typed.resolved["trusted_modules"]}
     settings["datamodule"]["dataset"] = settings["data"]
-    with translate_load_errors(checkpoint.path, checkpoint.content):
-        check_types(settings)
-        check_trainer(settings["trainer"], typed)
-        replace_paths(settings, typed, Path(saved["folder"]), checkpoint)
+    check_types(settings)
+    check_trainer(settings["trainer"], typed)
+    replace_paths(settings, typed, Path(saved["folder"]), run)
     settings["folder"] = str(run)
     return settings
 
 
 def typed_changes(
-    checkpoint: Checkpoint, settings: Mapping[str, Any], typed: TypedSettings
+    saved: Mapping[str, Any], settings: Mapping[str, Any], typed: TypedSettings
 ) -> Iterator[tuple[str, Any, Any]]:
     """The typed settings that differ from the saved ones, with both values."""
-    saved = checkpoint.content["hyper_parameters"]
     for path in ("data.root", *typed.paths, *typed.groups):
         old, new = select(saved, path), select(settings, path)
         if old != new and not isinstance(new, dict):
@@ -362,17 +388,15 @@ def check_trainer(trainer: dict[str, Any], typed: TypedSettings) -> None:
     trainer["_target_"] = typed.resolved["trainer"]["_target_"]
 
 
-def replace_paths(
-    settings: dict[str, Any], typed: TypedSettings, folder: Path, checkpoint: Checkpoint
-) -> None:
+def replace_paths(settings: dict[str, Any], typed: TypedSettings, folder: Path, run: Path) -> None:
     """Moves paths inside the run's old folder to its present one.
 
-    folder: the run's old folder, which may be on another machine.
+    folder: the run's old folder, which may be on another machine; `run` is the present one.
 
     Raises:
         UserError: a path outside of the folder, which is not typed.
     """
-    find = partial(find_target, allowed=checkpoint.allowed)
+    find = partial(find_target, allowed=typed.allowed)
     for node, name, place in path_arguments({**settings, "trainer": {}}, find):
         value = node[name]
         if (
@@ -386,7 +410,7 @@ def replace_paths(
         inside = PurePath(str(value))
         if not inside.is_relative_to(folder) or ".." in inside.parts:
             raise foreign_path(place, value)
-        node[name] = str(checkpoint.run / inside.relative_to(folder))
+        node[name] = str(run / inside.relative_to(folder))
 
 
 def check_training_unchanged(saved: Mapping[str, Any], settings: Mapping[str, Any]) -> None:

@@ -1,22 +1,57 @@
-"""Sweeps: one data set for all jobs, and a table of the jobs at the end."""
+"""Sweeps: all jobs are composed and saved first, then run one after the other in own processes.
+
+FOLDER/jobs/NNN.yaml has the plain settings of a job. `resume=FOLDER` reads these files: it skips
+finished jobs, continues interrupted ones, and runs the others. sweep.csv has a row per job.
+"""
 
 from __future__ import annotations
 
 import csv
-import json
-from collections.abc import Iterable, Mapping
+import logging
+import signal
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from itertools import chain, count
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict, read_write
 from rich.table import Table
 
 from ganmnist.reporting.console import console
 from ganmnist.runs.checks import check_training
+from ganmnist.runs.child import prepare_to_fork, run_in_child
+from ganmnist.runs.folders import JOBS
+from ganmnist.runs.resume import finished
 from ganmnist.runs.unused import check_used
 from ganmnist.utils.errors import UserError
-from ganmnist.utils.files import atomic_write, read_yaml
+from ganmnist.utils.files import atomic_write, read_json, read_yaml, write_yaml
+
+log = logging.getLogger(__name__)
+
+
+INTERRUPTED = 130  # exit code
+
+
+class Job(NamedTuple):
+    """A job: its number, the name of its folder, its overrides, and its plain settings.
+
+    error: why it cannot run; empty: it can.
+    """
+
+    number: int
+    folder: str
+    overrides: list[str]
+    settings: dict[str, Any]
+    error: str = ""
+
+
+# A fresh run, or one that continues: gets the job and its folder, and returns an exit code.
+RunJob = Callable[[Job, Path], int]
 
 
 def start(config: DictConfig) -> None:
@@ -36,6 +71,7 @@ def start(config: DictConfig) -> None:
     if any(key.partition(".")[0] == "data" for key in swept):
         return
     if str(OmegaConf.select(config, "data._target_")) == "ganmnist.data.Auto":
+        prepare_to_fork()
         from ganmnist.data import Auto
 
         Auto(config.data.root, config.data.channels).resolve()  # kept in the environment
@@ -62,16 +98,168 @@ def check_job(config: DictConfig, overrides: Iterable[str], choices: Mapping[str
             )
 
 
+def runs_here(config: DictConfig) -> bool:
+    """Whether the sweep is Hydra's own, and not that of a plugin."""
+    return all(
+        str(config.hydra[part]._target_).rpartition(".")[2].startswith("Basic")
+        for part in ("launcher", "sweeper")
+    )
+
+
+def plan(config: DictConfig) -> list[Job]:
+    """Composes all jobs of a sweep, and writes their files.
+
+    Raises:
+        HydraException: a value of the sweep does not exist.
+    """
+    loader = GlobalHydra.instance().config_loader()
+    parsed = OverridesParser.create(loader).parse_overrides(list(config.hydra.overrides.task))
+    combinations = chain.from_iterable(BasicSweeper.split_arguments(parsed, None))
+    return [compose_job(config, number, words) for number, words in enumerate(combinations)]
+
+
+def compose_job(config: DictConfig, number: int, overrides: list[str]) -> Job:
+    """Composes one job as Hydra's launcher does, and writes its files."""
+    job = GlobalHydra.instance().config_loader().load_sweep_config(config, overrides)
+    with open_dict(job), read_write(job.hydra.runtime):
+        job.hydra.job.id, job.hydra.job.num = str(number), number
+        HydraConfig.instance().set_config(job)
+        sweep, folder = Path(job.hydra.sweep.dir).absolute(), str(job.hydra.sweep.subdir)
+        job.hydra.runtime.output_dir = str(sweep / folder)
+        HydraConfig.instance().set_config(job)
+        hydra = job.pop("hydra")
+    settings: Any = {}
+    error = ""
+    try:
+        check_job(job, overrides, hydra.runtime.choices)
+        settings = OmegaConf.to_container(job, resolve=True)
+    except UserError as refused:
+        error = str(refused)
+    path = job_file(sweep, number)
+    content = {"folder": folder, "overrides": overrides, "error": error, "settings": settings}
+    write_yaml(path, content)
+    return Job(number, folder, overrides, settings, error)
+
+
+def job_file(sweep: Path, number: int) -> Path:
+    return sweep / JOBS / f"{number:03d}.yaml"
+
+
+def read_jobs(sweep: Path) -> list[Job]:
+    """The jobs of a sweep by number.
+
+    Raises:
+        UserError: a file is damaged.
+    """
+    return [read_job(path) for path in sorted((sweep / JOBS).glob("*.yaml"))]
+
+
+def read_job(path: Path) -> Job:
+    """One job. Its file may come from somebody else.
+
+    Raises:
+        UserError: the file is damaged.
+    """
+    try:
+        content = read_yaml(path)
+        job = Job(int(path.stem), *(content[name] for name in Job._fields[1:]))
+        if not isinstance(job.settings, dict) or not isinstance(job.error, str):
+            raise ValueError("its settings are wrong")
+        if Path(job.folder).name != job.folder or job.folder in ("", ".."):
+            raise ValueError("its folder is not inside of the sweep")
+        return job._replace(overrides=[str(word) for word in job.overrides])
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise UserError(
+            f"{path} is not the file of a job ({reason}). Start a new sweep."
+        ) from error
+
+
+def run_jobs(sweep: Path, jobs: Sequence[Job], run: RunJob) -> int:
+    """Runs the jobs that are not finished, and writes sweep.csv after each of them.
+
+    A job that fails does not stop the others. Returns how many jobs did not finish.
+
+    Raises:
+        KeyboardInterrupt: Ctrl-C or another signal, after the table has been printed.
+    """
+    waiting = [job for job in jobs if not job.error and not finished(sweep / job.folder)]
+    log.info("%s: %d of %d jobs to run.", sweep, len(waiting), len(jobs))
+    prepare_to_fork()
+    same = set.intersection(*(set(job.overrides) for job in jobs)) if len(jobs) > 1 else set()
+    try:
+        for i, job in enumerate(waiting, 1):
+            write_table(sweep, jobs)
+            own = " ".join(word for word in job.overrides if word not in same)
+            log.info("Job %d of %d: %s", i, len(waiting), own)
+            code = run_in_child(partial(run, job, sweep / job.folder))
+            if code == INTERRUPTED:
+                raise KeyboardInterrupt
+            if code < 0:
+                log.error("Job %d died (%s).", job.number, signal.Signals(-code).name)
+    finally:
+        rows = write_table(sweep, jobs)
+        print_table(sweep, rows)
+    return sum(row["status"] != "finished" for row in rows)
+
+
+def move_away(folder: Path) -> None:
+    """Renames the folder of a job that ended without a checkpoint. It starts again."""
+    if folder.exists():
+        free = (folder.with_name(f"{folder.name}_stopped{n}") for n in count(1))
+        folder.rename(next(path for path in free if not path.exists()))
+
+
 def finish(folder: str | Path) -> int:
-    """Writes sweep.csv and prints it as a table. Returns how many jobs did not finish."""
-    rows = [read_job(job) for job in sorted(Path(folder).iterdir(), key=job_number) if job.is_dir()]
+    """Writes and prints the table of a sweep by a plugin. Returns how many jobs did not finish."""
+    names = [path.name for path in Path(folder).iterdir() if (path / OVERRIDES).is_file()]
+    overrides = {name: read_yaml(Path(folder) / name / OVERRIDES) for name in names}
+    numbered = sorted((job_number(name), name) for name in names)
+    jobs = [Job(number, name, overrides[name], {}) for number, name in numbered]
+    rows = write_table(Path(folder), jobs)
+    print_table(Path(folder), rows)
+    return sum(row["status"] != "finished" for row in rows)
+
+
+OVERRIDES = ".hydra/overrides.yaml"
+
+
+def job_number(name: str) -> int:
+    number = name.partition("_")[0]
+    return int(number) if number.isdigit() else -1
+
+
+def write_table(sweep: Path, jobs: Sequence[Job]) -> list[dict[str, object]]:
+    """Writes sweep.csv. Returns its rows."""
+    rows = [row_of(job, sweep / job.folder) for job in jobs]
     columns = list(dict.fromkeys(name for row in rows for name in row))
-    with atomic_write(Path(folder) / "sweep.csv") as part, part.open("w", newline="") as file:
+    with atomic_write(sweep / "sweep.csv") as part, part.open("w", newline="") as file:
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
         writer.writerows(rows)
+    return rows
 
-    # The printed table leaves out overrides that are equal in all jobs.
+
+def row_of(job: Job, folder: Path) -> dict[str, object]:
+    """A row of the table: the job's number, overrides, status and result."""
+    row: dict[str, object] = {"job": job.number}
+    row |= {key: value for key, _, value in (word.partition("=") for word in job.overrides)}
+    if job.error:
+        return row | {"status": "failed", "error": job.error}
+    try:
+        summary = read_json(folder / "summary.json")
+        row |= {"status": summary["status"], str(summary["metric"]): summary["value"]}
+        row |= {"seconds": summary["seconds"]}
+        return row | ({"error": summary["error"]} if summary["error"] else {})
+    except FileNotFoundError:
+        return row | {"status": "died" if folder.exists() else "not started"}
+    except (OSError, ValueError, KeyError, TypeError):
+        return row | {"status": "damaged"}
+
+
+def print_table(sweep: Path, rows: Sequence[Mapping[str, object]]) -> None:
+    """Prints the rows. Overrides that are equal in all jobs are left out."""
+    columns = list(dict.fromkeys(name for row in rows for name in row))
     results = columns.index("status")
     shown = [
         name
@@ -79,35 +267,13 @@ def finish(folder: str | Path) -> int:
         if name == "job" or i >= results or len({row.get(name) for row in rows}) > 1
         if name != "error"
     ]
-    table = Table(*shown, title=f"{len(rows)} jobs in {folder}")
+    table = Table(*shown, title=f"{len(rows)} jobs in {sweep}")
     for row in rows:
         table.add_row(*(show(row.get(name)) for name in shown))
     console.print(table, soft_wrap=False)
     for row in rows:
         if "error" in row:
             console.print(f"job {row['job']}: {row['error']}", markup=False, highlight=False)
-    return sum(row["status"] != "finished" for row in rows)
-
-
-def job_number(folder: Path) -> int:
-    number = folder.name.partition("_")[0]
-    return int(number) if number.isdigit() else -1
-
-
-def read_job(folder: Path) -> dict[str, object]:
-    """A row of the table: the job's number, overrides, status and result."""
-    overrides = read_yaml(folder / ".hydra/overrides.yaml")
-    row: dict[str, object] = {"job": job_number(folder)}
-    row |= {key: value for key, _, value in (str(text).partition("=") for text in overrides)}
-    try:
-        summary = json.loads((folder / "summary.json").read_text())
-    except FileNotFoundError:
-        return row | {"status": "died"}
-    row |= {"status": summary["status"], summary["metric"]: summary["value"]}
-    row |= {"seconds": summary["seconds"]}
-    if summary["error"]:
-        row["error"] = summary["error"]
-    return row
 
 
 def show(value: object) -> str:
