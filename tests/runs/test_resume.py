@@ -189,7 +189,15 @@ def test_settings_that_change_the_training_must_not_change(
     assert part in str(raised.value) or "mlp" in str(raised.value)
 
 
-@pytest.mark.parametrize("words", ["epochz=9", "callbacks.samples.cuont=4", "epochs=many"])
+def test_command_line_of_the_run_may_be_repeated(folder: Path) -> None:
+    words = ("experiment=flagship", "lr=0.5", "epochs=7", f"hydra.run.dir={folder}")
+    found = continued(saved_settings(folder, *words[:-1]), folder, *words)
+    assert (found["lr"], found["epochs"], found["trainer"]["max_epochs"]) == (0.5, 7, 7)
+
+
+@pytest.mark.parametrize(
+    "words", ["epochz=9", "callbacks.samples.cuont=4", "epochs=many", "hydra.run.dir=/elsewhere"]
+)
 def test_typed_mistakes_are_refused(words: str, folder: Path) -> None:
     with pytest.raises(UserError, match=words.partition("=")[0]):
         continued(saved_settings(folder), folder, words)

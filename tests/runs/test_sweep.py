@@ -162,9 +162,9 @@ def failed(tmp_path_factory: pytest.TempPathFactory, digits_root: Path) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GANMNIST_DATA", str(digits_root))
         patch.setattr(sweep, "run_in_child", lambda function: function())
+        words = ("data=digits", "seed=0,1", "batch_size=100000", f"hydra.sweep.dir={folder}")
         with pytest.raises(SystemExit):
-            words = ("data=digits", "seed=0,1", "batch_size=100000")
-            launch(*FEW, *words, f"hydra.sweep.dir={folder}")
+            launch(*FEW, *words)
     return folder
 
 

@@ -177,6 +177,6 @@ def check_weights(gan: GAN, weights: Any) -> None:
     """Raises ValueError if a GAN has weights of other names or shapes."""
     expected = {name: tuple(value.shape) for name, value in gan.state_dict().items()}
     found = {name: tuple(value.shape) for name, value in weights.items()}
-    for name in {*expected, *found}:
+    for name in dict.fromkeys([*expected, *found]):
         if found.get(name) != expected.get(name):
             raise ValueError(f"{name} has {found.get(name)}, not {expected.get(name)}")

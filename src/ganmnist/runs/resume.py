@@ -183,7 +183,11 @@ class TypedSettings:
         Raises:
             UserError: a word is no setting, or a choice or a value is wrong.
         """
-        overrides = parse(words)
+        overrides = [
+            override
+            for override in parse(words)
+            if override.key_or_group != "hydra.run.dir" or Path(str(override.value())) != run
+        ]
         folder = f"folder={quoted(str(run))}"
         defaults = compose_words("train", [folder], words)
         public = (*SETTINGS["train"], "trusted_modules")
@@ -252,6 +256,11 @@ class TypedSettings:
         if isinstance(node, dict) and override.is_delete() and is_changeable(path):
             node.pop(name, None)
             return
+        if path.startswith("hydra."):
+            raise UserError(
+                f"{override.input_line}: a run continues in its own folder and process. Leave this "
+                "out."
+            )
         if not isinstance(node, dict) or not (name in node or override.is_add()):
             close = suggest(path, settings_in(settings))
             hint = f" Did you mean {close}=...?" if close else ""
@@ -415,7 +424,14 @@ def replace_paths(settings: dict[str, Any], typed: TypedSettings, folder: Path, 
 
 def check_training_unchanged(saved: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
     """Raises UserError if the training would change: the data, or the devices."""
-    refuse_changes([*differences(compared(saved), compared(settings))])
+    changed = [*differences(compared(saved), compared(settings))]
+    root, now = saved["data"].get("root"), settings["data"]["root"]
+    if saved["checksum"] != settings["checksum"] and root != now:
+        raise UserError(
+            f"data.root={now} has other data than the run had. If {root} is yours, add "
+            f"data.root={root} to the command line."
+        )
+    refuse_changes(changed)
 
 
 def compared(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -199,7 +199,7 @@ def check_written(write_errors: WriteErrors, folder: Path) -> None:
         path, why = next(iter(write_errors.items()))
         more = f" and {len(write_errors) - 1} more files" if len(write_errors) > 1 else ""
         saved = (folder / resume.LAST).is_file()
-        fix = f"continue with resume={folder}" if saved else "start again: nothing was saved"
+        fix = f"continue with resume={folder}" if saved else "start again: no checkpoint was saved"
         raise UserError(f"{path}{more} could not be written ({why}). Free some space and {fix}.")
 
 
