@@ -2,8 +2,8 @@
 
     python scripts/faults.py [--kills 50] [--seed 0] [CASE ...]
 
-A case is a short run: in float32 or bf16, with batches in chunks, or in two processes. Results go
-to docs/faults.json.
+A case is a short run: in float32 or bf16, with batches in chunks, in two processes, or with a
+family, stabilizers or penalties. Results go to docs/faults.json.
 """
 
 from __future__ import annotations
@@ -35,11 +35,27 @@ SHORT = [
     *("sample_every=20", "log_every=7", "checkpoint.every_n_batches=5"),
     *("metrics.n=200", "metrics.val_n=200", "metrics.table={}"),
 ]
+NARROW = ["model.generator.widths=[16,8,8]", "model.discriminator.widths=[8,8]"]
 CASES = {
     "float32": ["model=mlp", "objective=bce_logits", "schedule=cosine"],
     "bf16": ["model=mlp", "objective=hinge", "trainer.precision=bf16-mixed"],
     "chunks": ["model=mlp", "objective=rpgan_r1r2", "datamodule.chunk=8", "gan.accumulate=3"],
     "ddp": ["model=mlp", "objective=bce_logits", "trainer.devices=2", "batch_size=32"],
+    "steps": ["model=mlp", "objective=wgan", "gan.d_steps=3", "gan.g_steps=2"],
+    **{
+        family: [f"family={family}", *NARROW]
+        for family in ("gan", "infogan", "bigan", "semisupervised", "acgan")
+    },
+    "lapgan": ["family=lapgan", "family.generator.width=8", "family.discriminator.width=8"],
+    "images": ["stabilizer=[diffaugment,instance_noise,label_smoothing]", *NARROW],
+    "batches": ["stabilizer=[minibatch_discrimination,minibatch_std]", *NARROW],
+    "spectral_norm": ["stabilizer=spectral_norm", *NARROW],
+    "pacgan": ["stabilizer=pacgan", *NARROW],
+    "unrolled": ["stabilizer=unrolled", *NARROW],
+    "slopes": ["objective=hinge", "penalty=[r1,r2,historical_average]", *NARROW],
+    "wgan_gp": ["objective=wgan_gp", *NARROW],
+    "dragan": ["objective=dragan", *NARROW],
+    "feature_matching": ["objective=feature_matching", *NARROW],
 }
 
 

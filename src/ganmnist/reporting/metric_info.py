@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import sys
 from collections.abc import Mapping
 from typing import Any, Literal, NamedTuple, TypeGuard
 
@@ -81,7 +82,8 @@ REFERENCES |= {"l1_input": "input", "nn_accuracy_untrained": "untrained encoder"
 
 def is_number(value: Any) -> TypeGuard[float]:
     """Whether a value is a finite number."""
-    return isinstance(value, int | float) and math.isfinite(value)
+    # Not math.isfinite, which raises an error for huge whole numbers.
+    return isinstance(value, int | float) and -sys.float_info.max < value < sys.float_info.max
 
 
 def is_metric(key: str, name: str) -> bool:

@@ -120,10 +120,11 @@ def read_curves(path: Path) -> plots.Curves:
         path.open(newline="", encoding="utf-8", errors="replace") as file,
     ):
         for row in csv.DictReader(file):
+            row.pop(None, None)  # fields of a torn row that has too many
             for name in filter(row.get, row):
                 with suppress(KeyError, TypeError, ValueError):  # a torn row
                     x = row["epoch" if name.startswith("metrics/") else "step"]
-                    if math.isfinite(value := float(row[name])):
+                    if math.isfinite(value := float(row[name])) and math.isfinite(float(x)):
                         columns[name][float(x)] = value
     return columns
 
