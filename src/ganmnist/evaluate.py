@@ -14,6 +14,7 @@ from ganmnist.runs import command_line
 from ganmnist.runs.arguments import check_arguments, foreign_path, path_arguments
 from ganmnist.runs.checks import check_ranges, require_one
 from ganmnist.runs.composition import plain
+from ganmnist.runs.folders import refuse_links
 from ganmnist.runs.hardware import find_device
 from ganmnist.runs.instantiate import TRUSTED, find_target, instantiate
 from ganmnist.utils.errors import UserError
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from ganmnist.data import DataModule
     from ganmnist.gan import GAN
     from ganmnist.metrics import Evaluator
+
+
+MAX_BYTES = 1 << 33  # of the arrays in a file of images
 
 
 def main(args: Sequence[str] | None = None) -> None:
@@ -41,7 +45,10 @@ def evaluate(config: DictConfig) -> dict[str, float]:
     source = require_one(config, "run", "ckpt", "images")
     if config.images is not None and config.n is not None:
         raise UserError(f"n={config.n}: all images of images={source} are measured. Leave n out.")
-    default = Path(source) if Path(source).is_dir() else Path(source).parent
+    folder = Path(source)
+    if folder.is_dir():
+        refuse_links(folder)
+    default = folder if folder.is_dir() else folder.parent
     out = check_writable(Path(config.out or default / "metrics.json"))
 
     from rich import progress
@@ -183,8 +190,13 @@ def read_images(path: Path, stack: int = 1) -> tuple[Tensor, Tensor | None]:
 
     try:
         with np.load(path, allow_pickle=False) as file:
+            size = sum(member.file_size for member in file.zip.infolist())
+            if size > MAX_BYTES:  # a small file may expand to any size
+                raise ValueError(f"{size:,} bytes")
             images = file["images"]
             labels = file.get("labels")
+            if not all(isinstance(x, np.ndarray | None) for x in (images, labels)):
+                raise TypeError("it has something else than arrays")
     except Exception as error:  # numpy and zipfile raise a dozen kinds over damaged bytes
         reason = " ".join(str(error).split())[:200] or type(error).__name__
         raise UserError(f"{path} is not an npz file with an array `images` ({reason}).") from error

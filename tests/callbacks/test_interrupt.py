@@ -12,10 +12,10 @@ import torch
 from helpers.gan import fit, small_gan
 
 from ganmnist.callbacks import Interrupt, LastCheckpoint, Samples
-from ganmnist.callbacks.interrupt import SIGNALS
 from ganmnist.gan import GAN
 from ganmnist.utils.batch import Batch
 from ganmnist.utils.errors import ForcedExit
+from ganmnist.utils.signals import SIGNALS
 
 
 class SendSignals(L.Callback):

@@ -102,7 +102,7 @@ RESUME = {
     "resume=runs/without": "hyper_parameters",
     "resume=runs/settings": "no settings of a run",
     "resume=runs/weights": "discriminator.",
-    "resume=runs/other": "has (16,), not (7,)",
+    "resume=runs/other": "has (16, 100), not (7, 100)",
     "resume=runs/newer": "ganmnist 99.1",
 }
 # For evaluate and for generate

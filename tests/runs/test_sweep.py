@@ -176,6 +176,10 @@ def failed(tmp_path_factory: pytest.TempPathFactory, digits_root: Path) -> Path:
         lambda content: content["settings"].update(folder="/elsewhere", lr="${oc.env:HOME}"),
         lambda content: content.update(folder="../elsewhere"),
         lambda content: content.update(folder=".."),
+        lambda content: content.update(folder="jobs"),
+        lambda content: content.update(folder="a\0b"),
+        lambda content: content.update(folder="x" * 300),
+        lambda content: content.update(overrides=["[/a]=[/b]"]),
         lambda content: content.update(settings=[]),
         lambda content: content.pop("overrides"),
     ],
@@ -197,6 +201,26 @@ def test_files_of_jobs_are_not_trusted(
     assert "Traceback" not in "".join(capsys.readouterr())
     assert [path.name for path in here.iterdir()] == ["logs"]
     assert [path.name for path in (here / "logs/multirun").iterdir()] == [folder.name]
+
+
+def test_sweep_without_jobs_is_refused(
+    failed: Path, here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (here / "received/jobs").mkdir(parents=True)
+    with pytest.raises(SystemExit) as leaving:
+        launch("resume=received")
+    assert leaving.value.code == 2
+    assert "jobs" in capsys.readouterr().err
+
+
+def test_jobs_run_in_spawned_processes(
+    tmp_path: Path, data_root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """This process has used torch, so it does not fork."""
+    monkeypatch.chdir(tmp_path)
+    launch(*NO_METRICS, "data=digits", "logger=none", "callbacks=none", "seed=1")
+    [folder] = (tmp_path / "logs/multirun").iterdir()
+    assert [row["status"] for row in table(folder)] == ["finished"]
 
 
 def test_unknown_choice_refuses_the_sweep(here: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from helpers.launch import launch
 
+from ganmnist.commands.report import main as draw_report
 from ganmnist.runs import resume
 from ganmnist.runs.loading import read_checkpoint
 from ganmnist.utils.errors import UserError
@@ -81,6 +82,52 @@ def test_other_classes_are_not_called(
     assert target in refused(run, capfd)
 
 
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("callbacks.samples.sample_every", 0),
+        ("callbacks.scalars.log_every", 0),
+        ("callbacks.evaluation.every_epochs", -1),
+        ("callbacks.checkpoint.every_n_batches", 0),
+        ("callbacks.x", {"_target_": "ganmnist.networks.latents.Labels", "n_classes": 10}),
+        ("logger.x", {"_target_": "ganmnist.networks.latents.Labels", "n_classes": 10}),
+        ("family", {"_target_": "ganmnist.networks.latents.Labels", "n_classes": 10}),
+    ],
+    ids=str,
+)
+def test_wrong_values_are_refused(
+    path: str, value: Any, run: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    def attack(content: Content) -> None:
+        *above, name = path.split(".")
+        settings = content["hyper_parameters"]
+        (resume.select(settings, ".".join(above)) if above else settings)[name] = value
+
+    change(run, attack)
+    refused(run, capfd)
+
+
+@pytest.mark.parametrize("command", ["train", "report"])
+def test_links_are_refused_before_anything_is_written(
+    command: str, run: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    victim = tmp_path / "victim"
+    victim.write_text("mine")
+    (run / "train.log").unlink(missing_ok=True)
+    (run / "train.log").symlink_to(victim)
+    with pytest.raises(SystemExit):
+        launch(f"resume={run}", "epochs=2") if command == "train" else draw_report([f"run={run}"])
+    assert "train.log" in capfd.readouterr().err
+    assert victim.read_text() == "mine"
+
+
+def test_folder_name_with_a_line_break_is_refused(run: Path) -> None:
+    folder = run.with_name("a\nb")
+    run.rename(folder)
+    with pytest.raises(UserError):
+        resume.find(str(folder))
+
+
 @pytest.mark.parametrize("key", ["_args_", "_recursive_", "_convert_"])
 def test_special_keys_of_hydra_are_refused(
     key: str, run: Path, capfd: pytest.CaptureFixture[str]
@@ -102,11 +149,29 @@ def of_other_type(content: Content) -> None:
         state["exp_avg_sq"] = state["exp_avg_sq"].double()
 
 
+def expanded(content: Content) -> None:
+    """Fused optimizers write past the one number that these tensors have."""
+    for state in content["optimizer_states"][0]["state"].values():
+        state["exp_avg"] = torch.ones(1).expand(state["exp_avg"].shape)
+
+
+def of_no_device(content: Content) -> None:
+    for state in content["optimizer_states"][0]["state"].values():
+        state["exp_avg"] = state["exp_avg"].to("meta")
+
+
 @pytest.mark.parametrize(
     "attack",
     [
         moments,
         of_other_type,
+        expanded,
+        of_no_device,
+        lambda content: content["callbacks"]["Health"].update(constant={"d": [1]}),
+        lambda content: content.update({"pytorch-lightning_version": "1.0.0"}),
+        lambda content: content.pop("epoch"),
+        lambda content: content["hyper_parameters"].update(batch_size=10**400),
+        lambda content: content["hyper_parameters"].update(name="\ud800"),
         lambda content: content.update(optimizer_states=[]),
         lambda content: content.update(optimizer_states={"a": 1}),
         lambda content: content.pop("optimizer_states"),

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from helpers.files import block_writes, unblock_writes
+from helpers.files import block_writes, temporary_name, unblock_writes
 
 from ganmnist.utils.files import (
     atomic_replace,
@@ -24,6 +24,16 @@ def test_failed_write_keeps_the_old_file(tmp_path: Path) -> None:
         part.write_text(str(1 / 0))
     assert path.read_text() == "old"
     assert not (tmp_path / "b.txt").exists()
+
+
+def test_link_with_the_temporary_name_is_not_followed(tmp_path: Path) -> None:
+    victim, path = tmp_path / "victim", tmp_path / "a.txt"
+    victim.write_text("mine")
+    temporary_name(path).symlink_to(victim)
+    with atomic_write(path) as part:
+        part.write_text("new")
+    assert (path.read_text(), victim.read_text()) == ("new", "mine")
+    assert not path.is_symlink()
 
 
 def test_write_errors_are_collected_and_logged_once(

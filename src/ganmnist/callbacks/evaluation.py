@@ -25,6 +25,7 @@ from ganmnist.reporting.console import console
 from ganmnist.reporting.metric_info import describe, is_number
 from ganmnist.utils.errors import UserError
 from ganmnist.utils.neighbors import nearest
+from ganmnist.utils.plain import check_interval
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +55,7 @@ class Evaluation(Callback):
         target: float | None = None,
         neighbors: bool = True,
     ) -> None:
+        check_interval("callbacks.evaluation.every_epochs", every_epochs)
         self.folder = Path(folder)
         self.evaluator = evaluator
         self.every_epochs = every_epochs

@@ -67,8 +67,9 @@ class Health(Callback):
         self.warned = {str(key) for key in state_dict["warned"]}
         for name in STATE:
             state = dict(state_dict[name])
-            numbers = chain(*state.values()) if name == "constant" else state.values()
-            if not all(type(value) in (int, float) for value in numbers):
+            rows = [value if name == "constant" else [value] for value in state.values()]
+            lengths = {len(row) for row in rows} | {4 if name == "constant" else 1}
+            if len(lengths) > 1 or not all(type(x) in (int, float) for x in chain(*rows)):
                 raise ValueError(f"the state {name} of the health check has other types")
             getattr(self, name).update(state)
 

@@ -13,12 +13,9 @@ from lightning.pytorch.callbacks import Callback
 from ganmnist.callbacks.checkpoint import LastCheckpoint, any_rank
 from ganmnist.gan import GAN
 from ganmnist.utils.errors import ForcedExit
+from ganmnist.utils.signals import STOPPED, active_signals, signal_name
 
 log = logging.getLogger(__name__)
-
-NAMES = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP")  # Windows lacks some of them
-SIGNALS = [getattr(signal, name) for name in NAMES if hasattr(signal, name)]
-EXIT_CODE = 130
 
 
 class Interrupt(Callback):
@@ -41,18 +38,17 @@ class Interrupt(Callback):
     def on_train_start(self, trainer: L.Trainer, gan: GAN) -> None:
         self.gan = gan if trainer.world_size == 1 else None
         if threading.current_thread() is threading.main_thread():
-            # nohup ignores SIGHUP.
-            active = [n for n in SIGNALS if signal.getsignal(n) != signal.SIG_IGN]
-            self.old_handlers = {number: signal.signal(number, self.handle) for number in active}
+            numbers = active_signals()
+            self.old_handlers = {number: signal.signal(number, self.handle) for number in numbers}
 
     def handle(self, number: int, frame: Any) -> None:
         self.signals += 1
         if self.gan is not None:
             self.gan.stop_requested = True
         if self.finished or (self.signals > 1 and self.between_batches):
-            raise ForcedExit(EXIT_CODE)
+            raise ForcedExit(STOPPED)
         if self.signals == 1:
-            name = "Ctrl-C" if number == signal.SIGINT else signal.Signals(number).name
+            name = "Ctrl-C" if number == signal.SIGINT else signal_name(number)
             when = "in a few batches" if self.gan is None else "after this batch"
             log.warning("%s: stopping %s. Press Ctrl-C again to skip the plots.", name, when)
 
@@ -74,7 +70,7 @@ class Interrupt(Callback):
         self.finished = stop or gan.state.batches_seen >= gan.batches_of_run
         self.between_batches = trainer.world_size == 1
         if stop:
-            raise ForcedExit(EXIT_CODE) if self.signals > 1 else SystemExit(EXIT_CODE)
+            raise ForcedExit(STOPPED) if self.signals > 1 else SystemExit(STOPPED)
 
     def teardown(self, trainer: L.Trainer, gan: GAN, stage: str) -> None:
         for number, handler in self.old_handlers.items():

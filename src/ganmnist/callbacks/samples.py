@@ -18,6 +18,7 @@ from ganmnist.reporting import images
 from ganmnist.utils.batch import Batch
 from ganmnist.utils.errors import ForcedExit
 from ganmnist.utils.hooks import LogAnimation, LogImage
+from ganmnist.utils.plain import check_interval
 from ganmnist.utils.rng import generator_for
 
 
@@ -44,6 +45,7 @@ class Samples(Callback):
         max_frames: int = 60,
         max_rows: int = 100,
     ) -> None:
+        check_interval("sample_every", sample_every)
         self.folder = Path(folder)
         self.sample_every = sample_every
         self.count = count

@@ -26,6 +26,7 @@ from ganmnist.reporting.loggers import hparams_of
 from ganmnist.reporting.plots import plot_losses
 from ganmnist.utils.errors import ForcedExit
 from ganmnist.utils.hooks import FlushLogger, LogFinalHparams, LogRows, OnScalars, TruncateAfter
+from ganmnist.utils.plain import check_interval
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +47,8 @@ class Scalars(Callback):
     """
 
     def __init__(self, folder: str | Path, log_every: int, print_every: int) -> None:
+        check_interval("log_every", log_every)
+        check_interval("print_every", print_every)
         self.folder = Path(folder)
         self.log_every = log_every
         self.print_every = print_every

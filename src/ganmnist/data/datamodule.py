@@ -18,6 +18,7 @@ from ganmnist.data.datasets import DataSet, Images
 from ganmnist.utils.batch import SPLITS, Batch, Split
 from ganmnist.utils.errors import UserError
 from ganmnist.utils.pixels import to_signed_range
+from ganmnist.utils.plain import check_interval
 from ganmnist.utils.resumable import ResumableModule
 from ganmnist.utils.rng import generator_for
 
@@ -165,8 +166,9 @@ class DataModule(L.LightningDataModule):
         second_batch: bool = False,
     ) -> None:
         super().__init__()
-        if chunk < 1:
-            raise ValueError(f"datamodule.chunk={chunk}: choose 1 or more")
+        check_interval("datamodule.chunk", chunk)
+        for interval in intervals:
+            check_interval("datamodule.intervals", interval)
         self.dataset = dataset
         self.batch_size = batch_size
         self.seed = seed

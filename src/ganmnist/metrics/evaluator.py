@@ -69,6 +69,9 @@ class Evaluator:
         seed: int = 0,
         classifier: str | Path | None = None,
     ) -> None:
+        for name, metric in table.items():
+            if not isinstance(metric, Metric):
+                raise ValueError(f"metrics.table.{name} is a {type(metric).__name__}, no metric")
         self.table = dict(table)
         self.main = main
         for name, value in (("val_n", val_n), ("n", n)):

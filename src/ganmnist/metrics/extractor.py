@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 from torch import Tensor
@@ -18,6 +19,7 @@ from ganmnist.metrics.base import FeatureBatch
 from ganmnist.metrics.classifier import Classifier
 from ganmnist.utils.batch import concat_columns
 from ganmnist.utils.errors import UserError
+from ganmnist.utils.files import read_json
 from ganmnist.utils.pixels import to_signed_range
 
 BUNDLED = Path(__file__).with_name("mnist.safetensors")
@@ -58,7 +60,13 @@ class ClassifierFeatures:
         self.dataset = dataset
         self.device = torch.device(device)
         self.classifier = Classifier()
-        self.classifier.load_state_dict(load_safetensors(weights))
+        try:
+            self.classifier.load_state_dict(load_safetensors(weights))
+        except (SafetensorError, RuntimeError) as error:
+            raise UserError(
+                f"metrics.classifier={path}: these are not the weights of the classifier. Train it "
+                "again."
+            ) from error
         self.classifier.eval().requires_grad_(False)
         # Channels last takes two thirds of the time on a CPU.
         self.classifier.to(self.device).to(memory_format=torch.channels_last)
@@ -118,8 +126,10 @@ def read_record(path: Path) -> dict[str, Any]:
         UserError: it is missing, or of another architecture.
     """
     try:
-        record: dict[str, Any] = json.loads(path.with_suffix(".json").read_text())
-    except (OSError, ValueError) as error:
+        record: dict[str, Any] = read_json(path.with_suffix(".json"))
+        if not isinstance(record["data"], list) or not isinstance(record["sha256"], str):
+            raise ValueError("it is no record of a classifier")
+    except (OSError, ValueError, TypeError, KeyError) as error:
         raise UserError(
             f"metrics.classifier={path}: {path.with_suffix('.json').name} cannot be read ({error})."
             " Train the classifier again."

@@ -124,7 +124,7 @@ def read(path: Path) -> Image.Image:
         OSError: it is missing, damaged, or has more than `MAX_PIXELS`.
     """
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=("PNG",)) as image:
             if image.width * image.height > MAX_PIXELS:
                 raise OSError(f"{image.width} x {image.height} pixels")
             image.load()

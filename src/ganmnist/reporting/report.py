@@ -36,7 +36,9 @@ from ganmnist.reporting.metric_info import (
     reference,
 )
 from ganmnist.utils.files import atomic_write, read_json, read_yaml
+from ganmnist.utils.plain import is_plain
 
+LARGEST = 1e30  # of the values in a chart
 FRAMES = 60  # largest number of images of the slider
 OPTIONS = ("epochs", "batch_size", "lr", "latent_dim", "ema", "seed")
 WEIGHTS = {"raw": "trained weights", "ema": "EMA weights"}  # EMA: moving average of the weights
@@ -45,7 +47,7 @@ WEIGHTS = {"raw": "trained weights", "ema": "EMA weights"}  # EMA: moving averag
 def write(folder: Path) -> None:
     """Writes report.html into the folder of a run."""
     environment = Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"number": number, "duration": duration}
+    environment.filters |= {"number": number, "duration": duration_of}
     template = Path(__file__).with_suffix(".html.j2").read_text(encoding="utf-8")
     page = environment.from_string(template).render(contents(Path(folder)))
     page = allow_own_code(page)
@@ -103,7 +105,7 @@ def load(path: Path, kind: type) -> Any:
         content = read_json(path) if path.suffix == ".json" else read_yaml(path)
     except (OSError, ValueError):
         return kind()
-    return content if isinstance(content, kind) else kind()
+    return content if isinstance(content, kind) and is_plain(content) else kind()
 
 
 def get(mapping: Mapping[str, Any], name: str, kind: type) -> Any:
@@ -124,8 +126,9 @@ def read_curves(path: Path) -> plots.Curves:
             for name in filter(row.get, row):
                 with suppress(KeyError, TypeError, ValueError):  # a torn row
                     x = row["epoch" if name.startswith("metrics/") else "step"]
-                    if math.isfinite(value := float(row[name])) and math.isfinite(float(x)):
-                        columns[name][float(x)] = value
+                    at, value = float(x), float(row[name])
+                    if all(abs(number) < LARGEST for number in (at, value)):
+                        columns[name][at] = value
     return columns
 
 
@@ -146,6 +149,10 @@ def number(value: Any) -> str:
     if not is_number(value):
         return "\N{EN DASH}"
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
+
+
+def duration_of(seconds: Any) -> str:
+    return duration(seconds) if is_number(seconds) else number(seconds)
 
 
 def aligned(values: Sequence[Any]) -> list[str]:
@@ -210,8 +217,12 @@ def summarize(part: Any) -> str:
 
 def plain(value: Any) -> str:
     """A string unchanged, other values as JSON."""
-    text = isinstance(value, str)
-    return value if text else json.dumps(value, separators=(",", ":"), default=str)
+    if isinstance(value, str):
+        return value
+    try:
+        return json.dumps(value, separators=(",", ":"), default=str)
+    except (TypeError, ValueError):  # a key that is no string, or a huge number
+        return ""
 
 
 class TableRow(NamedTuple):
@@ -325,7 +336,11 @@ def frames(samples: Path) -> list[tuple[int, str]]:
         with suppress(OSError):
             image = images.read(path)
             gray = image.mode == "L"
-            few = image.point(lambda level: level // 16 * 17) if gray else image.quantize(64)
+            few = (
+                image.point(lambda level: level // 16 * 17)
+                if gray
+                else image.convert("RGB").quantize(64)
+            )
             few.save(encoded := BytesIO(), "png")
             found.append((n, uri("png", encoded.getvalue())))
     return found

@@ -44,9 +44,12 @@ def build(
         UserError: a part refuses its settings, or the parts do not fit each other.
     """
     import lightning as L
-    from lightning.pytorch.callbacks import ProgressBar
+    from lightning.pytorch.callbacks import Callback, ProgressBar
+    from lightning.pytorch.loggers import Logger
 
     from ganmnist.callbacks.checkpoint import AtomicCheckpointIO
+    from ganmnist.data import DataModule
+    from ganmnist.gan import GAN
     from ganmnist.runs.checkpoints import check_continues, check_size
     from ganmnist.utils.hooks import Ordered
 
@@ -63,11 +66,14 @@ def build(
     L.seed_everything(settings["seed"], verbose=False)
     built = instantiate(settings["callbacks"] or {}, allowed)
     callbacks = [callback for callback in built.values() if callback is not None]
+    loggers = [*instantiate(settings["logger"] or {}, allowed).values()]
+    check_kinds("callbacks", callbacks, Callback)
+    check_kinds("logger", loggers, Logger)
     callbacks.sort(key=lambda callback: callback.order if isinstance(callback, Ordered) else 0)
     trainer: L.Trainer = find_target(settings["trainer"]["_target_"])(
         **instantiate(trainer_settings, allowed),
         callbacks=callbacks,
-        logger=[*instantiate(settings["logger"] or {}, allowed).values()],
+        logger=loggers,
         default_root_dir=settings["folder"],
         plugins=[AtomicCheckpointIO()],
         enable_checkpointing=False,
@@ -80,12 +86,14 @@ def build(
         logging.getLogger().setLevel(logging.ERROR)
 
     data = instantiate(settings["datamodule"], allowed)
+    check_kinds("datamodule", [data], DataModule)
     data.prepare_data()
     data.setup()
     data.check_size(trainer.world_size)
     if checkpoint:
         check_size(settings["family"], checkpoint, allowed)
     gan = instantiate(settings["family"], allowed)
+    check_kinds("family", [gan], GAN)
     dataset = type(data.dataset)  # data=auto has chosen its data set by now
     is_auto = settings["data"]["_target_"] == AUTO
     settings.setdefault("stand_in_data", is_auto and data.dataset.name != "MNIST")
@@ -112,6 +120,14 @@ def build(
         *(trainer.strategy.root_device.type, trainer.world_size, settings["folder"]),
     )
     return trainer, gan, data
+
+
+def check_kinds(setting: str, parts: Sequence[object], kind: type) -> None:
+    """Raises UserError if a part is of another class."""
+    for part in parts:
+        if not isinstance(part, kind):
+            name = type(part).__name__
+            raise UserError(f"{setting}: a {name} is no {kind.__name__}. Correct its _target_.")
 
 
 def check_shapes(gan: GAN, data: DataModule) -> None:

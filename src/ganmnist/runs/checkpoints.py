@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ganmnist.runs.instantiate import instantiate
 from ganmnist.runs.loading import restore, translate_load_errors
-from ganmnist.runs.resume import Checkpoint, check_training_unchanged
+from ganmnist.runs.resume import OF_TRAINING, Checkpoint, refuse_changes
 from ganmnist.utils.errors import UserError
 
 if TYPE_CHECKING:
@@ -54,6 +54,28 @@ def check_continues(
             f"{path} is already trained for {done} epochs. Train longer with epochs={2 * done}, or "
             f"measure it with ganmnist evaluate run={checkpoint.run} which=last."
         )
+
+
+def check_training_unchanged(saved: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
+    """Raises UserError if the training would change: the data, or the devices."""
+    then, now = compared(saved), compared(settings)
+    changed = [(name, then[name], now[name]) for name in then if then[name] != now[name]]
+    root, root_now = saved["data"].get("root"), settings["data"]["root"]
+    if saved["checksum"] != settings["checksum"] and root != root_now:
+        raise UserError(
+            f"data.root={root_now} has other data than the run had. If {root} is yours, add "
+            f"data.root={root} to the command line."
+        )
+    refuse_changes(changed)
+
+
+def compared(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """What may differ after the typed settings have been applied, and must not."""
+    trainer = settings["trainer"]
+    gpus = trainer.get("gpus")
+    names = {f"trainer.{name}": trainer.get(name) for name in OF_TRAINING}
+    processes = gpus if isinstance(gpus, int) and gpus > 0 else trainer.get("devices")
+    return {**names, "processes": processes, "the data's checksum": settings["checksum"]}
 
 
 def check_position(gan: GAN, batches_per_epoch: int) -> None:
@@ -117,7 +139,10 @@ def check_alike(place: str, found: Any, expected: Any) -> None:
     """Raises ValueError if two trees differ in names, types, or in shapes of tensors."""
     if isinstance(expected, Tensor) and isinstance(found, Tensor):
         same = found.shape == expected.shape and found.dtype == expected.dtype
-        if not same or found.layout != expected.layout:
+        # An expanded tensor has less memory than its shape says. Fused optimizers write past it.
+        forms = (torch.contiguous_format, *([torch.channels_last] if found.ndim == 4 else []))
+        whole = any(found.is_contiguous(memory_format=form) for form in forms)
+        if not same or found.layout != torch.strided or found.device.type != "cpu" or not whole:
             raise ValueError(f"{place} has shape {tuple(found.shape)}, {found.dtype}")
         return
     if isinstance(expected, bool | str | None) and found != expected:
@@ -150,7 +175,9 @@ def pairs(found: Any, expected: Any) -> Iterator[tuple[Any, Any, Any]]:
 
 def check_callbacks(trainer: L.Trainer, content: Mapping[str, Any]) -> None:
     """Loads the states of the callbacks once, before the training. Their errors propagate."""
-    Version(content["pytorch-lightning_version"])
+    is_old = Version(content["pytorch-lightning_version"]) < Version("2")
+    if is_old or not is_number(content["epoch"], content["global_step"]):
+        raise ValueError("it has no counters of Lightning 2")
     if content["lr_schedulers"] != [] or "loops" in content:
         raise ValueError("it has the state of schedulers or loops of Lightning")
     for callback in trainer.callbacks:  # type: ignore[attr-defined]

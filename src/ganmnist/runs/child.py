@@ -13,11 +13,10 @@ from contextlib import contextmanager
 from multiprocessing import get_context
 from typing import Any
 
-SIGNALS = [
-    getattr(signal, name)
-    for name in ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP")
-    if hasattr(signal, name)  # Windows lacks some of them
-]
+from ganmnist.utils.signals import STOPPED, active_signals
+
+log = logging.getLogger(__name__)
+
 # This process has imported torch for its children, and uses it for nothing else.
 _prepared_to_fork = False
 
@@ -30,6 +29,7 @@ def prepare_to_fork() -> None:
     """
     global _prepared_to_fork
     if sys.platform == "linux" and "torch" not in sys.modules:
+        log.info("Loading PyTorch ...")  # takes seconds
         import ganmnist.callbacks
         import ganmnist.data
         import ganmnist.gan
@@ -50,16 +50,20 @@ def run_in_child(function: Callable[[], int]) -> int:
     method = "fork" if _prepared_to_fork else "spawn"
     process: Any = get_context(method).Process(target=start, args=(function, os.getpid()))  # type: ignore[attr-defined]
     received: list[int] = []
+    parent = os.getpid()
 
     def forward(number: int, frame: Any) -> None:
+        if os.getpid() != parent:  # a forked child that has not set its own handlers yet
+            os._exit(STOPPED)
         received.append(number)
         if process.pid:
             os.kill(process.pid, number)
 
     with handlers(forward):
-        if not received:
-            process.start()
-            process.join()
+        process.start()
+        for number in [*received]:  # it came before the child had a process id
+            os.kill(process.pid, number)
+        process.join()
     if received:
         raise KeyboardInterrupt
     return int(process.exitcode)
@@ -67,11 +71,10 @@ def run_in_child(function: Callable[[], int]) -> int:
 
 @contextmanager
 def handlers(handler: Callable[[int, Any], None]) -> Iterator[None]:
-    """Replaces the handlers of `SIGNALS`, in the main thread. Ignored signals stay ignored."""
+    """Replaces the handlers of the signals that end a run, in the main thread."""
     previous: dict[int, Any] = {}
     if threading.current_thread() is threading.main_thread():
-        active = [number for number in SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
-        previous = {number: signal.signal(number, handler) for number in active}
+        previous = {number: signal.signal(number, handler) for number in active_signals()}
     try:
         yield
     finally:
@@ -83,10 +86,9 @@ def start(function: Callable[[], int], parent: int) -> None:
     """Runs in the child. It leaves the terminal's group, because its parent forwards Ctrl-C."""
     if hasattr(os, "setpgid"):
         os.setpgid(0, 0)
-    for number in SIGNALS:
-        if signal.getsignal(number) != signal.SIG_IGN:
-            default = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
-            signal.signal(number, default)
+    for number in active_signals():
+        default = signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL
+        signal.signal(number, default)
     threading.Thread(target=end_with, args=(parent,), daemon=True).start()
     sys.exit(function())
 
@@ -95,5 +97,5 @@ def end_with(parent: int) -> None:
     """Ends this process as SIGTERM does if its parent has died."""
     while os.getppid() == parent:
         time.sleep(1)
-    logging.getLogger(__name__).warning("The sweep was killed: stopping this job.")
+    log.warning("The sweep was killed: stopping this job.")
     os.kill(os.getpid(), signal.SIGTERM)

@@ -13,10 +13,10 @@ import os
 import re
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
-from pathlib import Path
 from typing import Any, NoReturn
 
 import hydra
@@ -31,18 +31,21 @@ from ganmnist.runs.checks import check_training
 from ganmnist.runs.composition import configure_logging, parse, setup
 from ganmnist.runs.explain import explain
 from ganmnist.runs.folders import (
+    JOBS,
     check_unlocked,
     conf_dir,
     create_dir,
     is_sweep,
     quoted,
+    refuse_links,
     require_no_run,
 )
-from ganmnist.runs.processes import PARENT
+from ganmnist.runs.processes import PARENT, is_first
 from ganmnist.runs.resume import RUN_FILES, TypedSettings
 from ganmnist.runs.schema import SETTINGS
 from ganmnist.runs.unused import check_used
 from ganmnist.utils.errors import UserError, is_out_of_memory
+from ganmnist.utils.signals import STOPPED
 
 # Errors of a full or read-only disk, of missing permissions, of a file in the place of a folder.
 WRITE_ERRORS = {
@@ -104,7 +107,8 @@ def resume_run(args: Sequence[str] | None = None) -> None:
         folder = resume.find(resume.asked(args))
         own = [word for word in args if not word.startswith("resume=")]
         typed = TypedSettings.parse(own, folder)
-        if PARENT not in os.environ:
+        refuse_links(folder)
+        if is_first_process():
             check_unlocked(folder)
         # Lightning starts the other processes of a run with it.
         sys.argv = [*program, *own, f"resume={quoted(str(folder))}"]
@@ -132,7 +136,7 @@ def exit_codes() -> Iterator[None]:
     except UserError as error:
         fail(str(error))
     except KeyboardInterrupt:
-        sys.exit(130)
+        sys.exit(STOPPED)
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
@@ -144,6 +148,11 @@ def exit_codes() -> Iterator[None]:
             f"{error.filename or 'The disk'}: {error.strerror}, so nothing can be written there. "
             "Choose another folder with hydra.run.dir=..., or free some space."
         )
+
+
+def is_first_process() -> bool:
+    """Whether this process has started the run, and is not one of its other processes."""
+    return PARENT not in os.environ and is_first()
 
 
 def survive_full_disk() -> None:
@@ -178,37 +187,50 @@ def fail(message: str) -> NoReturn:
     sys.exit(2)
 
 
-class HydraHooks(Callback):
-    """A callback of Hydra: checks before anything is written, and the table after a sweep."""
+def or_exit(hook: Callable[..., None]) -> Callable[..., None]:
+    """Ends the program if a hook fails. Hydra would print a warning and go on."""
 
-    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
-        # Hydra turns an exception of a callback into a warning. An exit passes.
+    @functools.wraps(hook)
+    def wrapped(*args: Any, **kwargs: Any) -> None:
         try:
-            check_training(config)
-            check_used(config, config.hydra.overrides.task, config.hydra.runtime.choices)
-            if PARENT not in os.environ:
-                require_no_run(config.hydra.run.dir, *RUN_FILES)
-            create_dir(config.hydra.run.dir)
-            if PARENT not in os.environ:
-                check_unlocked(config.hydra.run.dir)
-        except (UserError, OmegaConfBaseException) as error:
+            with exit_codes():
+                hook(*args, **kwargs)
+        except OmegaConfBaseException as error:
             fail(str(error))
+        except Exception:
+            traceback.print_exc()
+            sys.exit(1)
 
+    return wrapped
+
+
+class HydraHooks(Callback):
+    """A callback of Hydra: checks before anything is written, and the jobs of a sweep."""
+
+    @or_exit
+    def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
+        check_training(config)
+        check_used(config, config.hydra.overrides.task, config.hydra.runtime.choices)
+        if is_first_process():
+            require_no_run(config.hydra.run.dir, *RUN_FILES)
+        create_dir(config.hydra.run.dir)
+        if is_first_process():
+            check_unlocked(config.hydra.run.dir)
+
+    @or_exit
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        sweep.start(config)
+        require_no_run(config.hydra.sweep.dir, "sweep.csv", JOBS, f"*/{resume.LAST}")
+        create_dir(config.hydra.sweep.dir)
+        if not sweep.runs_here(config):
+            return
         try:
-            sweep.start(config)
-            require_no_run(config.hydra.sweep.dir, "sweep.csv", f"*/{resume.LAST}")
-            create_dir(config.hydra.sweep.dir)
-            planned = sweep.plan(config) if sweep.runs_here(config) else []
+            unfinished = jobs.run_sweep(config)
         except HydraException as error:
             fail(explain(error, "train", parse(["-m", *config.hydra.overrides.task])))
-        except (UserError, OmegaConfBaseException) as error:
-            fail(str(error))
-        if planned:  # a sweeper or a launcher of a plugin runs its jobs itself
-            with exit_codes():
-                unfinished = jobs.run_sweep(Path(config.hydra.sweep.dir).absolute(), planned)
-            sys.exit(1 if unfinished else 0)  # Hydra would run them again
+        sys.exit(1 if unfinished else 0)  # Hydra would run the jobs again
 
+    @or_exit
     def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
         if sweep.finish(config.hydra.sweep.dir):
             sys.exit(1)

@@ -94,9 +94,11 @@ def configure_logging(path: Path) -> None:
 @cache
 def job_logging() -> Any:
     """The unresolved settings of Python's logging in conf/hydra/job_logging/."""
+    current = GlobalHydra.instance().hydra  # that of a sweep, which composes its jobs afterwards
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         config = compose("train", return_hydra_config=True).hydra.job_logging
+    GlobalHydra.instance().hydra = current
     return OmegaConf.to_container(config, resolve=False)
 
 

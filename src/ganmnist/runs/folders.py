@@ -12,6 +12,7 @@ from functools import cache
 from hashlib import sha256
 from itertools import count
 from pathlib import Path
+from typing import NoReturn
 
 from ganmnist.utils.errors import UserError
 
@@ -102,7 +103,7 @@ def refuse_links(folder: Path) -> None:
 
     A run would read and write through them.
     """
-    for above, folders, files in os.walk(folder):
+    for above, folders, files in os.walk(folder, onerror=cannot_read):
         for name in (*folders, *files):
             path = os.path.join(above, name)
             status = os.lstat(path)
@@ -112,6 +113,12 @@ def refuse_links(folder: Path) -> None:
                     f"{path} is a link, or no file. A folder of a run has files and folders alone. "
                     "Replace it by a copy of the file."
                 )
+
+
+def cannot_read(error: OSError) -> NoReturn:
+    raise UserError(
+        f"{error.filename}: this folder cannot be read ({error.strerror}). Change its permissions."
+    ) from error
 
 
 @contextmanager

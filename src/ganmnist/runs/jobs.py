@@ -7,15 +7,19 @@ import math
 import sys
 from collections.abc import Callable, Sequence
 from functools import partial
+from itertools import count
 from pathlib import Path
 
+from omegaconf import DictConfig
+
 from ganmnist.runs import processes, resume, sweep
-from ganmnist.runs.composition import configure_logging
-from ganmnist.runs.folders import lock_dir, refuse_links
+from ganmnist.runs.composition import configure_logging, setup
+from ganmnist.runs.folders import lock_dir
 from ganmnist.runs.resume import TypedSettings
 from ganmnist.runs.sweep import Job
 from ganmnist.runs.training import train, write_report
 from ganmnist.utils.errors import UserError
+from ganmnist.utils.signals import STOPPED
 
 log = logging.getLogger(__name__)
 
@@ -44,11 +48,16 @@ def continue_run(run: Path, typed: TypedSettings, in_sweep: bool = False) -> flo
     return train(settings, checkpoint=checkpoint, allowed=typed.allowed, in_sweep=in_sweep)
 
 
-def run_sweep(folder: Path, jobs: Sequence[Job]) -> int:
-    """Runs the jobs of a new sweep. Returns how many of them did not finish."""
+def run_sweep(config: DictConfig) -> int:
+    """Composes the jobs of a new sweep and runs them. Returns how many did not finish.
+
+    Raises:
+        HydraException: a value of the sweep does not exist.
+    """
+    folder = Path(config.hydra.sweep.dir).absolute()
     configure_logging(folder / "sweep.log")
     with lock_dir(folder):
-        return sweep.run_jobs(folder, jobs, new_job)
+        return sweep.run_jobs(folder, sweep.plan(config), new_job)
 
 
 def continue_sweep(folder: Path, words: Sequence[str]) -> int:
@@ -63,12 +72,12 @@ def continue_sweep(folder: Path, words: Sequence[str]) -> int:
     """
     configure_logging(folder / "sweep.log")
     with lock_dir(folder):
-        refuse_links(folder)
         return sweep.run_jobs(folder, sweep.read_jobs(folder), partial(continue_job, [*words]))
 
 
 def new_job(job: Job, folder: Path) -> int:
     """Runs a job, in its own process. Returns an exit code."""
+    setup()  # a spawned process has not
     folder.mkdir(exist_ok=True)
     configure_logging(folder / "train.log")
     return exit_code(lambda: train(job.settings, in_sweep=True))
@@ -76,9 +85,10 @@ def new_job(job: Job, folder: Path) -> int:
 
 def continue_job(words: Sequence[str], job: Job, folder: Path) -> int:
     """Continues a job, or starts it from the settings in its file. Returns an exit code."""
+    setup()
     has_checkpoint = (folder / resume.LAST).is_file()
     if not has_checkpoint:
-        sweep.move_away(folder)
+        move_away(folder)
     folder.mkdir(exist_ok=True)
     configure_logging(folder / "train.log")
 
@@ -93,12 +103,19 @@ def continue_job(words: Sequence[str], job: Job, folder: Path) -> int:
     return exit_code(start)
 
 
+def move_away(folder: Path) -> None:
+    """Renames the folder of a job that ended without a checkpoint. It starts again."""
+    if folder.exists():
+        free = (folder.with_name(f"{folder.name}_stopped{n}") for n in count(1))
+        folder.rename(next(path for path in free if not path.exists()))
+
+
 def exit_code(run: Callable[[], float]) -> int:
-    """0, 2 for a mistake of the user, 130 for Ctrl-C, 1 for a bug. Logs the error."""
+    """0, 2 for a mistake of the user, 130 after Ctrl-C, 1 for a bug. Logs the error."""
     try:
         run()
     except KeyboardInterrupt:
-        return 130
+        return STOPPED
     except UserError as error:
         log.error("%s", error)
         return 2

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 import threading
 import time
@@ -15,13 +14,14 @@ from typing import TYPE_CHECKING
 
 from ganmnist.runs.resume import LAST
 from ganmnist.utils.errors import UserError
+from ganmnist.utils.signals import STOPPED, signal_name
 
 if TYPE_CHECKING:
     import lightning as L
 
 PARENT = "GANMNIST_PARENT"  # environment variable of child processes: the id of their parent
 GRACE_PERIOD = 15.0  # seconds for a process to end by itself after another one has died
-HARMLESS = (None, 0, 130)  # running, finished, interrupted
+HARMLESS = (None, 0, STOPPED)  # running, finished, interrupted
 
 
 def check_folder(folder: str) -> None:
@@ -104,7 +104,7 @@ class Workers:
         for rank, child in enumerate(self.children, self.trainer.global_rank + 1):
             code = child.poll()
             if code not in HARMLESS:
-                how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+                how = signal_name(-code) if code < 0 else f"exit code {code}"
                 return self.describe(rank, f"ended with {how}")
         return ""
 

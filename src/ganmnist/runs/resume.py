@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
 from copy import deepcopy
 from functools import partial
 from pathlib import Path, PurePath
@@ -39,6 +38,7 @@ from ganmnist.runs.norm import nodes
 from ganmnist.runs.schema import SETTINGS
 from ganmnist.utils.errors import UserError
 from ganmnist.utils.files import read_json
+from ganmnist.utils.plain import is_plain
 
 LAST = "checkpoints/last.ckpt"
 RUN_FILES = ("summary.json", LAST)  # a folder with one of these belongs to a run
@@ -83,18 +83,20 @@ def find(asked: str) -> Path:
     """
     if asked != "auto":
         run = Path(asked.strip("'\""))
-        if not os.path.isdir(run):
+        if not os.path.isdir(run) or not str(run.resolve()).isprintable():
             raise UserError(
                 f"resume={asked}: there is no such folder. resume=auto takes the newest run."
             )
         return run.resolve()
-    if int(os.environ.get("WORLD_SIZE", 1)) > 1:
+    if int(os.environ.get("WORLD_SIZE") or 1) > 1:
         raise UserError(
             "resume=auto: a launcher started several processes, which may find different runs. Use "
             "resume=FOLDER."
         )
     runs = [file.parents[1] for file in Path("logs").glob(f"**/{LAST}")]
-    unfinished = [run for run in runs if not finished(run) and not is_locked(run)]
+    unfinished = [
+        run for run in runs if not (finished(run) or is_locked(run) or is_locked(run.parent))
+    ]
     if not unfinished:
         raise UserError("resume=auto: no unfinished run under logs/.")
     newest = max(unfinished, key=lambda run: (run / LAST).stat().st_mtime).resolve()
@@ -131,25 +133,15 @@ def check_saved(saved: Any, path: Path) -> dict[str, Any]:
         UserError: they are not the plain settings of a run.
     """
     parts = ("trainer", "gan", "data", "datamodule", "family", "metrics", "model")
-    with suppress(RecursionError):
-        if (
-            is_plain(saved)
-            and isinstance(saved, dict)
-            and all(isinstance(saved.get(part), dict) for part in parts)
-            and all(isinstance(saved.get(part), dict | None) for part in ("callbacks", "logger"))
-            and isinstance(saved.get("folder"), str)
-        ):
-            return deepcopy(saved)
+    if (
+        is_plain(saved)
+        and isinstance(saved, dict)
+        and all(isinstance(saved.get(part), dict) for part in parts)
+        and all(isinstance(saved.get(part), dict | None) for part in ("callbacks", "logger"))
+        and isinstance(saved.get("folder"), str)
+    ):
+        return deepcopy(saved)
     raise UserError(f"{path} has no settings of a run. Choose another folder.")
-
-
-def is_plain(node: Any) -> bool:
-    """Whether a tree has nothing but containers, strings, numbers, booleans and None."""
-    if isinstance(node, dict):
-        return all(isinstance(key, str) and is_plain(value) for key, value in node.items())
-    if isinstance(node, list):
-        return all(map(is_plain, node))
-    return node is None or type(node) in (str, int, float, bool)
 
 
 class TypedSettings:
@@ -420,33 +412,3 @@ def replace_paths(settings: dict[str, Any], typed: TypedSettings, folder: Path, 
         if not inside.is_relative_to(folder) or ".." in inside.parts:
             raise foreign_path(place, value)
         node[name] = str(run / inside.relative_to(folder))
-
-
-def check_training_unchanged(saved: Mapping[str, Any], settings: Mapping[str, Any]) -> None:
-    """Raises UserError if the training would change: the data, or the devices."""
-    changed = [*differences(compared(saved), compared(settings))]
-    root, now = saved["data"].get("root"), settings["data"]["root"]
-    if saved["checksum"] != settings["checksum"] and root != now:
-        raise UserError(
-            f"data.root={now} has other data than the run had. If {root} is yours, add "
-            f"data.root={root} to the command line."
-        )
-    refuse_changes(changed)
-
-
-def compared(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """What may differ after the typed settings have been applied, and must not."""
-    trainer = settings["trainer"]
-    gpus = trainer.get("gpus")
-    names = {f"trainer.{name}": trainer.get(name) for name in OF_TRAINING}
-    processes = gpus if isinstance(gpus, int) and gpus > 0 else trainer.get("devices")
-    return {**names, "processes": processes, "the data's checksum": settings["checksum"]}
-
-
-def differences(then: Any, now: Any, place: str = "") -> Iterator[tuple[str, Any, Any]]:
-    """Paths where two trees of settings differ, with both values."""
-    if isinstance(then, Mapping) and isinstance(now, Mapping):
-        for name in [*then, *(name for name in now if name not in then)]:
-            yield from differences(then.get(name), now.get(name), f"{place}.{name}".lstrip("."))
-    elif then != now:
-        yield place, then, now

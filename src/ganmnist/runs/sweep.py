@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import csv
 import logging
-import signal
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
-from itertools import chain, count
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -20,7 +20,9 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import DictConfig, OmegaConf, open_dict, read_write
+from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from ganmnist.reporting.console import console
 from ganmnist.runs.checks import check_training
@@ -30,11 +32,10 @@ from ganmnist.runs.resume import finished
 from ganmnist.runs.unused import check_used
 from ganmnist.utils.errors import UserError
 from ganmnist.utils.files import atomic_write, read_json, read_yaml, write_yaml
+from ganmnist.utils.plain import is_plain
+from ganmnist.utils.signals import STOPPED, signal_name
 
 log = logging.getLogger(__name__)
-
-
-INTERRUPTED = 130  # exit code
 
 
 class Job(NamedTuple):
@@ -114,17 +115,30 @@ def plan(config: DictConfig) -> list[Job]:
     """
     loader = GlobalHydra.instance().config_loader()
     parsed = OverridesParser.create(loader).parse_overrides(list(config.hydra.overrides.task))
-    combinations = chain.from_iterable(BasicSweeper.split_arguments(parsed, None))
-    return [compose_job(config, number, words) for number, words in enumerate(combinations)]
+    combinations = [*chain.from_iterable(BasicSweeper.split_arguments(parsed, None))]
+    log.info("Composing %d jobs ...", len(combinations))
+    jobs = [compose_job(config, number, words) for number, words in enumerate(combinations)]
+    sweep = Path(config.hydra.sweep.dir).absolute()
+    part = sweep / f".{JOBS}.part"  # the folder appears with all jobs or not at all
+    for job in jobs:
+        content = {name: value for name, value in job._asdict().items() if name != "number"}
+        write_yaml(part / job_file(sweep, job.number).name, content)
+    part.rename(sweep / JOBS)
+    return jobs
 
 
 def compose_job(config: DictConfig, number: int, overrides: list[str]) -> Job:
-    """Composes one job as Hydra's launcher does, and writes its files."""
+    """Composes one job as Hydra's launcher does.
+
+    Raises:
+        UserError: its folder is not inside of the sweep.
+    """
     job = GlobalHydra.instance().config_loader().load_sweep_config(config, overrides)
     with open_dict(job), read_write(job.hydra.runtime):
         job.hydra.job.id, job.hydra.job.num = str(number), number
         HydraConfig.instance().set_config(job)
         sweep, folder = Path(job.hydra.sweep.dir).absolute(), str(job.hydra.sweep.subdir)
+        check_folder(folder)
         job.hydra.runtime.output_dir = str(sweep / folder)
         HydraConfig.instance().set_config(job)
         hydra = job.pop("hydra")
@@ -135,10 +149,17 @@ def compose_job(config: DictConfig, number: int, overrides: list[str]) -> Job:
         settings = OmegaConf.to_container(job, resolve=True)
     except UserError as refused:
         error = str(refused)
-    path = job_file(sweep, number)
-    content = {"folder": folder, "overrides": overrides, "error": error, "settings": settings}
-    write_yaml(path, content)
     return Job(number, folder, overrides, settings, error)
+
+
+def check_folder(name: str) -> None:
+    """Raises UserError if a name is not that of a folder inside of the sweep."""
+    is_inside = Path(name).name == name and name not in ("", "..", JOBS)
+    if not is_inside or "\0" in name or len(os.fsencode(name)) > 255:
+        raise UserError(
+            f"hydra.sweep.subdir={name[:99]!r}: this is not the name of one folder inside of the "
+            "sweep. Leave it out."
+        )
 
 
 def job_file(sweep: Path, number: int) -> Path:
@@ -151,7 +172,9 @@ def read_jobs(sweep: Path) -> list[Job]:
     Raises:
         UserError: a file is damaged.
     """
-    return [read_job(path) for path in sorted((sweep / JOBS).glob("*.yaml"))]
+    if not (paths := sorted((sweep / JOBS).glob("*.yaml"))):
+        raise UserError(f"{sweep / JOBS} has no jobs. Start a new sweep.")
+    return [read_job(path) for path in paths]
 
 
 def read_job(path: Path) -> Job:
@@ -165,10 +188,11 @@ def read_job(path: Path) -> Job:
         job = Job(int(path.stem), *(content[name] for name in Job._fields[1:]))
         if not isinstance(job.settings, dict) or not isinstance(job.error, str):
             raise ValueError("its settings are wrong")
-        if Path(job.folder).name != job.folder or job.folder in ("", ".."):
-            raise ValueError("its folder is not inside of the sweep")
+        check_folder(job.folder)
+        if not is_plain(content):
+            raise ValueError("it has other values than numbers and texts")
         return job._replace(overrides=[str(word) for word in job.overrides])
-    except (OSError, ValueError, TypeError, KeyError) as error:
+    except (OSError, ValueError, TypeError, KeyError, UserError) as error:
         reason = " ".join(str(error).split())[:200]
         raise UserError(
             f"{path} is not the file of a job ({reason}). Start a new sweep."
@@ -193,21 +217,14 @@ def run_jobs(sweep: Path, jobs: Sequence[Job], run: RunJob) -> int:
             own = " ".join(word for word in job.overrides if word not in same)
             log.info("Job %d of %d: %s", i, len(waiting), own)
             code = run_in_child(partial(run, job, sweep / job.folder))
-            if code == INTERRUPTED:
+            if code == STOPPED:
                 raise KeyboardInterrupt
             if code < 0:
-                log.error("Job %d died (%s).", job.number, signal.Signals(-code).name)
+                log.error("Job %d died (%s).", job.number, signal_name(-code))
     finally:
         rows = write_table(sweep, jobs)
         print_table(sweep, rows)
     return sum(row["status"] != "finished" for row in rows)
-
-
-def move_away(folder: Path) -> None:
-    """Renames the folder of a job that ended without a checkpoint. It starts again."""
-    if folder.exists():
-        free = (folder.with_name(f"{folder.name}_stopped{n}") for n in count(1))
-        folder.rename(next(path for path in free if not path.exists()))
 
 
 def finish(folder: str | Path) -> int:
@@ -233,7 +250,8 @@ def write_table(sweep: Path, jobs: Sequence[Job]) -> list[dict[str, object]]:
     """Writes sweep.csv. Returns its rows."""
     rows = [row_of(job, sweep / job.folder) for job in jobs]
     columns = list(dict.fromkeys(name for row in rows for name in row))
-    with atomic_write(sweep / "sweep.csv") as part, part.open("w", newline="") as file:
+    encoding: Any = {"encoding": "utf-8", "errors": "replace"}
+    with atomic_write(sweep / "sweep.csv") as part, part.open("w", newline="", **encoding) as file:
         writer = csv.DictWriter(file, columns)
         writer.writeheader()
         writer.writerows(rows)
@@ -267,9 +285,10 @@ def print_table(sweep: Path, rows: Sequence[Mapping[str, object]]) -> None:
         if name == "job" or i >= results or len({row.get(name) for row in rows}) > 1
         if name != "error"
     ]
-    table = Table(*shown, title=f"{len(rows)} jobs in {sweep}")
+    # A Text shows brackets, which rich would take for its markup.
+    table = Table(*map(escape, shown), title=Text(f"{len(rows)} jobs in {sweep}"))
     for row in rows:
-        table.add_row(*(show(row.get(name)) for name in shown))
+        table.add_row(*(Text(show(row.get(name))) for name in shown))
     console.print(table, soft_wrap=False)
     for row in rows:
         if "error" in row:

@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from secrets import token_hex
 from typing import Any
 
 import yaml
@@ -17,7 +18,7 @@ from ganmnist.utils.errors import UserError
 
 log = logging.getLogger(__name__)
 
-MAX_TEXT = 1 << 24  # bytes of a JSON or YAML file
+MAX_JSON, MAX_YAML = 1 << 24, 1 << 18  # bytes of a file; YAML takes a second for 25,000
 WriteErrors = dict[Path, str]  # the reason by file
 # Of the current run. Its threads share it, so it is no context variable.
 _write_errors: WriteErrors | None = None
@@ -80,6 +81,11 @@ def atomic_replace(path: Path, durable: bool = False) -> Iterator[Path]:
     with suppress(OSError):  # writing the file then raises the error
         path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    # A folder of somebody else may have a link of this name to another place.
+    with suppress(OSError):
+        part.unlink(missing_ok=True)
+    if os.path.lexists(part) and not part.is_dir():
+        part = part.with_name(f".{path.name}.{token_hex(8)}.part")
     try:
         yield part
         if durable:
@@ -120,11 +126,13 @@ def read_yaml(path: Path) -> Any:
 
     Raises:
         OSError: it cannot be read.
-        ValueError: it is damaged, has references (`*name`), or more than `MAX_TEXT` bytes.
+        ValueError: it is damaged, has references (`*name`), or more than `MAX_YAML` bytes.
     """
     try:
-        return yaml.load(read_text(path), NoAliases)
-    except (yaml.YAMLError, RecursionError) as error:
+        return yaml.load(read_text(path, MAX_YAML), PlainLoader)
+    except (
+        *(yaml.YAMLError, RecursionError, LookupError, AttributeError, ArithmeticError, TypeError),
+    ) as error:
         raise ValueError(" ".join(str(error).split())[:200]) from error
 
 
@@ -133,35 +141,46 @@ def read_json(path: Path) -> Any:
 
     Raises:
         OSError: it cannot be read.
-        ValueError: it is damaged, or has more than `MAX_TEXT` bytes.
+        ValueError: it is damaged, or has more than `MAX_JSON` bytes.
     """
     try:
-        return json.loads(read_text(path))
+        return json.loads(read_text(path, MAX_JSON))
     except RecursionError as error:
         raise ValueError("it is nested too deeply") from error
 
 
-def read_text(path: Path) -> str:
+def read_text(path: Path, most: int) -> str:
     """A text file.
 
     Raises:
         OSError: it cannot be read.
-        ValueError: it is no UTF-8, or has more than `MAX_TEXT` bytes.
+        ValueError: it is no UTF-8, or has more than `most` bytes.
     """
     with path.open("rb") as file:
-        content = file.read(MAX_TEXT + 1)
-    if len(content) > MAX_TEXT:
-        raise ValueError(f"it has more than {MAX_TEXT:,} bytes")
+        content = file.read(most + 1)
+    if len(content) > most:
+        raise ValueError(f"it has more than {most:,} bytes")
     return content.decode()
 
 
-class NoAliases(yaml.SafeLoader):  # type: ignore[misc]
-    """A few references to references expand to any size."""
+class PlainLoader(yaml.SafeLoader):  # type: ignore[misc]
+    """Without references, because a few of them to each other expand to any size."""
 
     def compose_node(self, parent: Any, index: Any) -> Any:
         if self.check_event(yaml.AliasEvent):
             raise yaml.YAMLError("it has references")
         return super().compose_node(parent, index)
+
+    def construct_number(self, node: Any) -> Any:
+        """Without numbers to base 60, such as 1:30. Long ones take seconds."""
+        if ":" in node.value:
+            raise yaml.YAMLError("it has a number with colons")
+        whole = node.tag.endswith("int")
+        return self.construct_yaml_int(node) if whole else self.construct_yaml_float(node)
+
+
+for kind in ("int", "float"):
+    PlainLoader.add_constructor(f"tag:yaml.org,2002:{kind}", PlainLoader.construct_number)
 
 
 def write_json(path: Path, content: dict[str, Any]) -> None:
