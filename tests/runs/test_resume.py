@@ -21,6 +21,8 @@ from ganmnist.callbacks import LastCheckpoint
 from ganmnist.gan import GAN
 from ganmnist.runs import resume
 from ganmnist.runs.checkpoints import compared
+from ganmnist.runs.config_tree import select
+from ganmnist.runs.typed_settings import TypedSettings
 from ganmnist.stabilizers.minibatch_discrimination import MinibatchDiscrimination
 from ganmnist.utils.errors import UserError
 
@@ -118,7 +120,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def continued(saved: dict[str, Any], run: Path, *words: str) -> dict[str, Any]:
     """The settings of a run with the saved ones that continues with these words."""
-    typed = resume.TypedSettings.parse(words, run)
+    typed = TypedSettings.parse(words, run)
     return resume.continued_settings(saved, typed, run, run / resume.LAST)
 
 
@@ -163,7 +165,7 @@ def test_settings_that_do_not_change_the_training_may_change(
 ) -> None:
     own = ["print_every=5"] if "experiment=flagship" not in words else words
     found = continued(saved_settings(folder, *own), folder, *words)
-    assert {path: resume.select(found, path) for path in changes} == changes
+    assert {path: select(found, path) for path in changes} == changes
 
 
 @pytest.mark.parametrize(
@@ -230,7 +232,7 @@ def test_paths_outside_of_the_folder_are_not_taken_from_a_file(
     saved = saved_settings(folder)
     *above, name = path.split(".")
     is_text = isinstance(value, str)
-    resume.select(saved, ".".join(above))[name] = value.format(folder=folder) if is_text else value
+    select(saved, ".".join(above))[name] = value.format(folder=folder) if is_text else value
     with pytest.raises(UserError, match=re.escape(path)):
         continued(saved, folder)
 
@@ -268,7 +270,7 @@ def test_values_in_a_checkpoint_stay_texts(folder: Path, monkeypatch: pytest.Mon
 def test_other_settings_are_refused(path: str, value: Any, folder: Path) -> None:
     saved = saved_settings(folder)
     *above, name = path.split(".")
-    (resume.select(saved, ".".join(above)) if above else saved)[name] = value
+    (select(saved, ".".join(above)) if above else saved)[name] = value
     with pytest.raises(UserError):
         continued(saved, folder)
 

@@ -234,12 +234,23 @@ def start_sweep(folder: Path, *words: str) -> subprocess.Popen[bytes]:
     """Starts a sweep in a process of its own."""
     command = [sys.executable, "-m", "ganmnist.train", *NO_METRICS, "data=digits", *words]
     command += ["checkpoint.every_n_batches=1", f"hydra.sweep.dir={folder / 'sweep'}"]
-    return subprocess.Popen(command, cwd=folder, stdout=subprocess.DEVNULL)
+    quiet = subprocess.DEVNULL
+    # A program that runs in the background may ignore Ctrl-C.
+    return subprocess.Popen(
+        command,
+        cwd=folder,
+        stdout=quiet,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
 
 
 @pytest.mark.parametrize(
     "number",
-    [signal.SIGKILL, signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)],
+    [
+        signal.SIGKILL,
+        pytest.param(signal.SIGINT, marks=pytest.mark.slow),
+        pytest.param(signal.SIGTERM, marks=pytest.mark.slow),
+    ],
 )
 def test_stopped_sweep_continues(number: int, tmp_path: Path, data_root: Path) -> None:
     words = ("seed=0,1", f"trainer.limit_train_batches={BATCHES}", "metrics=none")

@@ -13,9 +13,11 @@ from helpers.launch import launch
 
 from ganmnist.commands.report import main as draw_report
 from ganmnist.runs import resume
+from ganmnist.runs.config_tree import select
 from ganmnist.runs.loading import read_checkpoint
 from ganmnist.utils.errors import UserError
 
+pytestmark = pytest.mark.no_cover  # compositions take twice as long with coverage
 Content = dict[str, Any]
 
 
@@ -101,7 +103,7 @@ def test_wrong_values_are_refused(
     def attack(content: Content) -> None:
         *above, name = path.split(".")
         settings = content["hyper_parameters"]
-        (resume.select(settings, ".".join(above)) if above else settings)[name] = value
+        (select(settings, ".".join(above)) if above else settings)[name] = value
 
     change(run, attack)
     refused(run, capfd)

@@ -16,7 +16,8 @@ from torch import Tensor
 
 from ganmnist.runs.instantiate import instantiate
 from ganmnist.runs.loading import restore, translate_load_errors
-from ganmnist.runs.resume import OF_TRAINING, Checkpoint, refuse_changes
+from ganmnist.runs.resume import Checkpoint
+from ganmnist.runs.typed_settings import OF_TRAINING, refuse_changes
 from ganmnist.utils.errors import UserError
 
 if TYPE_CHECKING:

@@ -41,8 +41,9 @@ from ganmnist.runs.folders import (
     require_no_run,
 )
 from ganmnist.runs.processes import PARENT, is_first
-from ganmnist.runs.resume import RUN_FILES, TypedSettings
+from ganmnist.runs.resume import RUN_FILES
 from ganmnist.runs.schema import SETTINGS
+from ganmnist.runs.typed_settings import TypedSettings
 from ganmnist.runs.unused import check_used
 from ganmnist.utils.errors import UserError, is_out_of_memory
 from ganmnist.utils.signals import STOPPED

@@ -69,9 +69,14 @@ def compose_words(config_name: str, words: Sequence[str], args: Sequence[str]) -
 
     args: the command line, which may name a folder of configuration files.
     """
-    search = []
-    if folder := get_args_parser().parse_args([*args]).config_dir:
-        search = [f"hydra.searchpath=['file://{os.path.abspath(folder)}']"]
+    folder = get_args_parser().parse_args([*args]).config_dir
+    return compose_once(config_name, tuple(words), folder and os.path.abspath(folder))
+
+
+@cache
+def compose_once(config_name: str, words: tuple[str, ...], own_conf: str | None) -> DictConfig:
+    """`compose_words`, whose result is not to be changed."""
+    search = [f"hydra.searchpath=['file://{own_conf}']"] if own_conf else []
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
         return compose(config_name, [*words, *search])

@@ -82,3 +82,24 @@ def suggest(key: str, paths: Iterable[str]) -> str:
     """The most similar path with the same last name, or nothing."""
     same_name = [path for path in paths if last_name(path) == last_name(key)]
     return next(iter(get_close_matches(key, same_name, n=1, cutoff=0.5)), "")
+
+
+def is_reference(value: Any) -> bool:
+    return "${" in str(value)
+
+
+def select(node: Any, path: str) -> Any:
+    """The node at a path of plain settings; None: there is none."""
+    for part in path.split("."):
+        node = children(node).get(part)
+    return node
+
+
+def leaves(node: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """The paths and values of a tree of settings. A list is a value."""
+    for name, value in node.items():
+        inner = f"{path}.{name}".lstrip(".")
+        if isinstance(value, Mapping):
+            yield from leaves(value, inner)
+        else:
+            yield inner, value

@@ -15,9 +15,9 @@ from omegaconf import DictConfig
 from ganmnist.runs import processes, resume, sweep
 from ganmnist.runs.composition import configure_logging, setup
 from ganmnist.runs.folders import lock_dir
-from ganmnist.runs.resume import TypedSettings
 from ganmnist.runs.sweep import Job
 from ganmnist.runs.training import train, write_report
+from ganmnist.runs.typed_settings import TypedSettings
 from ganmnist.utils.errors import UserError
 from ganmnist.utils.signals import STOPPED
 
