@@ -1,4 +1,4 @@
-"""last.ckpt on a full disk."""
+"""last.ckpt on a full disk, and of a run that has diverged."""
 
 from pathlib import Path
 
@@ -10,6 +10,7 @@ from helpers.gan import fit, small_gan
 
 from ganmnist.callbacks import LastCheckpoint
 from ganmnist.gan import GAN
+from ganmnist.utils.errors import UserError
 from ganmnist.utils.files import tolerate_write_errors
 
 
@@ -50,3 +51,18 @@ def test_without_a_temporary_folder_nothing_is_saved(
     with tolerate_write_errors() as errors:
         fit(small_gan(), callbacks=[last])
     assert [*errors] == [last.path]
+
+
+@pytest.mark.parametrize(("value", "part"), [(1e6, "has a weight of 1e+06"), (torch.nan, "finite")])
+def test_checkpoint_of_a_diverged_run_is_not_written(
+    value: float, part: str, tmp_path: Path
+) -> None:
+    class Diverging(L.Callback):
+        def on_train_batch_end(self, trainer: L.Trainer, gan: GAN, *args: object) -> None:
+            with torch.no_grad():
+                next(gan.discriminator.parameters()).view(-1)[0] = value
+
+    with pytest.raises(UserError, match="diverged") as raised:
+        fit(small_gan(), callbacks=[Diverging(), LastCheckpoint(tmp_path)])
+    assert part in str(raised.value)
+    assert not [*tmp_path.glob("*.ckpt")]
