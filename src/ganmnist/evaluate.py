@@ -147,6 +147,8 @@ def merge(
         return cast(dict[str, Any], plain(config[group]))
     stripped = [override.lstrip("+") for override in overrides]
     typed = [word.removeprefix(f"{group}.") for word in stripped if word.startswith(f"{group}.")]
+    if not isinstance(saved, dict):
+        raise UserError(f"The checkpoint has no settings for {group}. Choose another one.")
     # Unresolved: `${...}` in a checkpoint is a string, as in `instantiate`.
     changes = plain(OmegaConf.from_dotlist(typed))
     merged = OmegaConf.merge(OmegaConf.create(saved), changes)
@@ -170,10 +172,14 @@ def build_evaluator(settings: Any, allowed: tuple[str, ...] | None = None) -> Ev
 
 def load_data(settings: Any, allowed: tuple[str, ...] | None = None) -> DataModule:
     """The data module of a data set."""
-    from ganmnist.data import DataModule
+    from ganmnist.data import DataModule, DataSet
 
     settings = plain(settings) if isinstance(settings, DictConfig) else settings
-    data = DataModule(instantiate(settings, allowed), batch_size=1)
+    check_arguments(settings, "data", partial(find_target, allowed=allowed))
+    dataset = instantiate(settings, allowed)
+    if not isinstance(dataset, DataSet):
+        raise UserError(f"data: a {type(dataset).__name__} is no data set. Correct its _target_.")
+    data = DataModule(dataset, batch_size=1)
     data.prepare_data()
     data.setup()
     return data

@@ -25,7 +25,7 @@ from ganmnist.reporting.console import console
 from ganmnist.reporting.metric_info import describe, is_number
 from ganmnist.utils.errors import UserError
 from ganmnist.utils.neighbors import nearest
-from ganmnist.utils.plain import check_interval
+from ganmnist.utils.plain import check_interval, is_plain
 
 log = logging.getLogger(__name__)
 
@@ -81,9 +81,12 @@ class Evaluation(Callback):
         """
         summary, lowest = state_dict["summary"], state_dict["lowest"]
         seconds, best = summary.get("validation_seconds", 0.0), summary.get("best", {})
-        if not (is_number(seconds) and isinstance(lowest, float) and isinstance(best, dict)):
+        if not (is_number(seconds) and isinstance(lowest, float) and is_plain(best)):
             raise ValueError("the state of the evaluation has other types")
-        self.summary = summary
+        # The others are measured again.
+        self.summary = {"validation_seconds": seconds}
+        if type(best.get("epoch")) is int:
+            self.summary["best"] = {k: value for k, value in best.items() if is_number(value)}
         if state_dict["criterion"] == self.criterion:
             self.lowest = lowest
 

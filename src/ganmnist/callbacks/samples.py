@@ -46,6 +46,10 @@ class Samples(Callback):
         max_rows: int = 100,
     ) -> None:
         check_interval("sample_every", sample_every)
+        check_interval("callbacks.samples.count", count)
+        check_interval("callbacks.samples.max_rows", max_rows)
+        if max_frames < 2:
+            raise ValueError(f"callbacks.samples.max_frames={max_frames}: choose 2 or more")
         self.folder = Path(folder)
         self.sample_every = sample_every
         self.count = count
@@ -77,24 +81,26 @@ class Samples(Callback):
     def restore_images(self, gan: GAN) -> None:
         """Loads the images that a resumed run has saved."""
         batches_per_epoch = gan.state.epoch_start // max(gan.state.epochs_seen, 1)
-        epochs = self.load("epoch", gan.state.epochs_seen)
+        now = self.plot_generated(gan, gan.sample(*self.latents), "")
+        epochs = self.load("epoch", gan.state.epochs_seen, now)
         frames = {n * batches_per_epoch: image for n, image in epochs.items()}
-        frames |= self.load("fake", gan.state.batches_seen)
+        frames |= self.load("fake", gan.state.batches_seen, now)
         for _, image in sorted(frames.items()):
             self.frames.add(images.indexed(image))
         for n, image in epochs.items():
             self.strips.add((f"epoch {n}", self.strip(image)))
 
-    def load(self, kind: str, last: int) -> dict[int, Image.Image]:
-        """The images KIND_NUMBER.png up to a number, in order."""
+    def load(self, kind: str, last: int, like: Image.Image) -> dict[int, Image.Image]:
+        """The images KIND_NUMBER.png up to a number, in order, of the size and mode of `like`."""
         files = (self.folder / "samples").glob(f"{kind}_*.png")
         numbers = {file: file.stem.partition("_")[2] for file in files}
-        known = sorted((int(n), file) for file, n in numbers.items() if n.isdigit())
+        known = sorted((int(n), file) for file, n in numbers.items() if n.isdecimal())
         found = {}
         for n, file in known:
             with suppress(OSError):  # empty or truncated after a power loss
-                if n <= last:
-                    found[n] = images.read(file)
+                image = images.read(file) if n <= last else None
+                if image is not None and (image.size, image.mode) == (like.size, like.mode):
+                    found[n] = image
         return found
 
     def on_train_batch_end(

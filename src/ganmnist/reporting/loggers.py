@@ -26,6 +26,7 @@ from ganmnist.utils.files import atomic_replace, collect_write_errors
 log = logging.getLogger(__name__)
 
 Row = dict[str, float]
+LARGEST = 1e30
 
 
 class MetricsCSV(Logger):
@@ -119,12 +120,10 @@ def read_rows(path: Path) -> tuple[list[str], dict[int, Row]]:
 
     Both are empty if there is no such file, or if it has lost its content in a power loss.
     """
-    if not path.exists():
-        return [], {}
-    text = path.read_text(errors="replace")
     try:
+        text = path.read_text(errors="replace")
         columns, *lines = [*csv.reader(text[: text.rfind("\n") + 1].splitlines())] or [[]]
-    except csv.Error:  # a field of 131,072 characters
+    except (OSError, csv.Error):  # no file, or a field of 131,072 characters
         return [], {}
     if columns[:1] != ["step"]:
         return [], {}
@@ -139,7 +138,11 @@ def read_rows(path: Path) -> tuple[list[str], dict[int, Row]]:
 
 
 def number(text: str) -> float:
-    return int(text) if text.isdigit() and len(text) < 16 else float(text)
+    """A number of metrics.csv. ValueError for anything else, and for one that charts overflow."""
+    value = int(text) if text.isdigit() and len(text) < 16 else float(text)
+    if LARGEST < abs(value) < math.inf:
+        raise ValueError(text)
+    return value
 
 
 # Names of scalars in TensorBoard, which sorts its groups by name: losses, D's outputs, quality. The

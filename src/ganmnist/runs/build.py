@@ -62,6 +62,7 @@ def build(
     # such as optimizer.d.lr, not family.optimizers.d.lr.
     repeating = ("family", "datamodule", "callbacks")
     ordered = sorted(settings.items(), key=lambda item: item[0] in repeating)
+    check_arguments(settings["trainer"], "trainer")
     check_arguments(dict(ordered) | {"trainer": trainer_settings}, find=find)
     L.seed_everything(settings["seed"], verbose=False)
     built = instantiate(settings["callbacks"] or {}, allowed)

@@ -122,6 +122,14 @@ def check_optimizers(gan: GAN, states: Any) -> None:
         if [group["params"] for group in own_groups] != [group["params"] for group in groups]:
             raise ValueError(f"{place} has other parameters")
         check_alike(f"{place}, settings", own_groups, groups)
+        scheduled = ("lr", "betas", "momentum") if gan.schedules else ()
+        for one, other in zip(own_groups, groups, strict=True):
+            for key, value in one.items():
+                numbers = value if isinstance(value, list | tuple) else [value]
+                limit = 1.0 if key in ("betas", "momentum") else 1e6
+                fits = key in scheduled and all(0 <= number < limit for number in numbers)
+                if value != other[key] and not fits:
+                    raise ValueError(f"{place}, {key} is {value}")
         for index, own in state["state"].items():  # empty before the first step
             check_alike(f"{place}, parameter {index}", own, expected["state"][index])
 
@@ -210,8 +218,11 @@ def check_size(
 
 def check_weights(gan: GAN, weights: Any) -> None:
     """Raises ValueError if a GAN has weights of other names or shapes."""
-    expected = {name: tuple(value.shape) for name, value in gan.state_dict().items()}
+    own = gan.state_dict()
+    expected = {name: tuple(value.shape) for name, value in own.items()}
     found = {name: tuple(value.shape) for name, value in weights.items()}
     for name in dict.fromkeys([*expected, *found]):
         if found.get(name) != expected.get(name):
             raise ValueError(f"{name} has {found.get(name)}, not {expected.get(name)}")
+        if weights[name].dtype != own[name].dtype or weights[name].device.type != "cpu":
+            raise ValueError(f"{name} has another type, {weights[name].dtype}")

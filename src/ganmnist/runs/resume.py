@@ -29,7 +29,13 @@ LAST = "checkpoints/last.ckpt"
 RUN_FILES = ("summary.json", LAST)  # a folder with one of these belongs to a run
 
 # Further arguments of Lightning's Trainer that are taken from a file. They are plain values.
-OF_TRAINER = ("detect_anomaly", "max_steps", "max_time", "sync_batchnorm")
+OF_TRAINER = ("detect_anomaly", "sync_batchnorm")
+# Values that are taken from a file. Others start processes, wait for machines or import packages.
+ACCEPTED = {
+    "num_nodes": (1,),
+    "devices": range(1, 9),
+    "strategy": ("auto", "ddp", "ddp_find_unused_parameters_true"),
+}
 
 
 class Checkpoint(NamedTuple):
@@ -162,10 +168,12 @@ def check_trainer(trainer: dict[str, Any], typed: TypedSettings) -> None:
     for name, value in trainer.items():
         if f"trainer.{name}" in typed.paths or name == "_target_":
             continue
-        if name not in known or isinstance(value, dict | list):
+        accepted = name in known and value in ACCEPTED.get(name, (value,))
+        if not accepted or isinstance(value, dict | list):
+            sign = "" if name in known else "+"
             raise UserError(
                 f"trainer.{name}={value} is not accepted from a checkpoint. If it is yours, add "
-                f"+trainer.{name}=... to the command line."
+                f"{sign}trainer.{name}={value} to the command line."
             )
     trainer["_target_"] = typed.resolved["trainer"]["_target_"]
 

@@ -58,4 +58,6 @@ class ResumableModule(L.LightningModule):
         checkpoint |= self.state.state_dict(self.trainer.world_size)
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        # Without the metadata of an OrderedDict, which could replace parameters by other tensors.
+        checkpoint["state_dict"] = dict(checkpoint["state_dict"])
         self.state.load_state_dict(checkpoint)
