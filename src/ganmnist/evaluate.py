@@ -178,7 +178,9 @@ def load_data(settings: Any, allowed: tuple[str, ...] | None = None) -> DataModu
     check_arguments(settings, "data", partial(find_target, allowed=allowed))
     dataset = instantiate(settings, allowed)
     if not isinstance(dataset, DataSet):
-        raise UserError(f"data: a {type(dataset).__name__} is no data set. Correct its _target_.")
+        raise UserError(
+            f"data: a {type(dataset).__name__} is not a data set. Correct its _target_."
+        )
     data = DataModule(dataset, batch_size=1)
     data.prepare_data()
     data.setup()

@@ -22,6 +22,7 @@ from ganmnist.gan import GAN
 from ganmnist.runs import resume
 from ganmnist.runs.checkpoints import compared
 from ganmnist.runs.config_tree import select
+from ganmnist.runs.folders import refuse_links
 from ganmnist.runs.typed_settings import TypedSettings
 from ganmnist.stabilizers.minibatch_discrimination import MinibatchDiscrimination
 from ganmnist.utils.errors import UserError
@@ -177,7 +178,7 @@ def test_settings_that_do_not_change_the_training_may_change(
         ("penalty.r1.gamma=7", "penalty.r1.gamma"),
         ("data=mnist", "MNIST"),
         ("family=infogan", "infogan"),
-        ("experiment=report_mlp", "report_mlp"),
+        ("experiment=report_mlp", "model.generator._target_"),
         ("gan.d_steps=2", "gan.d_steps was 1 and is now 2"),
         ("datamodule.seed=1", "datamodule.seed was 0 and is now 1"),
         ("~penalty.r1", "penalty.r1"),
@@ -189,7 +190,7 @@ def test_settings_that_change_the_training_must_not_change(
     saved = saved_settings(folder, "penalty=r1")
     with pytest.raises(UserError) as raised:
         continued(saved, folder, words)
-    assert part in str(raised.value) or "mlp" in str(raised.value)
+    assert part in str(raised.value)
 
 
 def test_command_line_of_the_run_may_be_repeated(folder: Path) -> None:
@@ -358,7 +359,7 @@ def test_folder_with_links_is_refused(kind: str, folder: Path, tmp_path: Path) -
         victim.touch()
         link.hardlink_to(victim) if kind == "hard link" else link.symlink_to(victim)
     with pytest.raises(UserError, match="samples"):
-        resume.read(folder)
+        refuse_links(folder)
 
 
 # The whole

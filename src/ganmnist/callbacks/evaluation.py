@@ -25,7 +25,7 @@ from ganmnist.reporting.console import console
 from ganmnist.reporting.metric_info import describe, is_number
 from ganmnist.utils.errors import UserError
 from ganmnist.utils.neighbors import nearest
-from ganmnist.utils.plain import check_interval, is_plain
+from ganmnist.utils.values import check_interval, is_plain
 
 log = logging.getLogger(__name__)
 

@@ -18,8 +18,8 @@ from ganmnist.reporting import images
 from ganmnist.utils.batch import Batch
 from ganmnist.utils.errors import ForcedExit
 from ganmnist.utils.hooks import LogAnimation, LogImage
-from ganmnist.utils.plain import check_interval
 from ganmnist.utils.rng import generator_for
+from ganmnist.utils.values import check_interval
 
 
 class Samples(Callback):

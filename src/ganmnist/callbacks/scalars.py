@@ -26,7 +26,7 @@ from ganmnist.reporting.loggers import hparams_of
 from ganmnist.reporting.plots import plot_losses
 from ganmnist.utils.errors import ForcedExit
 from ganmnist.utils.hooks import FlushLogger, LogFinalHparams, LogRows, OnScalars, TruncateAfter
-from ganmnist.utils.plain import check_interval
+from ganmnist.utils.values import check_interval
 
 log = logging.getLogger(__name__)
 

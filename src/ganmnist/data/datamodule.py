@@ -18,9 +18,9 @@ from ganmnist.data.datasets import DataSet, Images
 from ganmnist.utils.batch import SPLITS, Batch, Split
 from ganmnist.utils.errors import UserError
 from ganmnist.utils.pixels import to_signed_range
-from ganmnist.utils.plain import check_interval
 from ganmnist.utils.resumable import ResumableModule
 from ganmnist.utils.rng import generator_for
+from ganmnist.utils.values import check_interval
 
 
 def epoch_order(

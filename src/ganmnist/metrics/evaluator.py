@@ -71,7 +71,7 @@ class Evaluator:
     ) -> None:
         for name, metric in table.items():
             if not isinstance(metric, Metric):
-                raise ValueError(f"metrics.table.{name} is a {type(metric).__name__}, no metric")
+                raise ValueError(f"metrics.table.{name} is a {type(metric).__name__}, not a metric")
         self.table = dict(table)
         self.main = main
         for name, value in (("val_n", val_n), ("n", n)):

@@ -128,7 +128,7 @@ def read_record(path: Path) -> dict[str, Any]:
     try:
         record: dict[str, Any] = read_json(path.with_suffix(".json"))
         if not isinstance(record["data"], list) or not isinstance(record["sha256"], str):
-            raise ValueError("it is no record of a classifier")
+            raise ValueError("it is not the record of a classifier")
     except (OSError, ValueError, TypeError, KeyError) as error:
         raise UserError(
             f"metrics.classifier={path}: {path.with_suffix('.json').name} cannot be read ({error})."

@@ -22,11 +22,11 @@ from PIL import Image
 
 from ganmnist.reporting.metric_info import is_metric
 from ganmnist.utils.files import atomic_replace, collect_write_errors
+from ganmnist.utils.values import LARGEST
 
 log = logging.getLogger(__name__)
 
 Row = dict[str, float]
-LARGEST = 1e30
 
 
 class MetricsCSV(Logger):

@@ -36,9 +36,8 @@ from ganmnist.reporting.metric_info import (
     reference,
 )
 from ganmnist.utils.files import atomic_write, read_json, read_yaml
-from ganmnist.utils.plain import is_plain
+from ganmnist.utils.values import LARGEST, is_plain
 
-LARGEST = 1e30  # of the values in a chart
 FRAMES = 60  # largest number of images of the slider
 OPTIONS = ("epochs", "batch_size", "lr", "latent_dim", "ema", "seed")
 WEIGHTS = {"raw": "trained weights", "ema": "EMA weights"}  # EMA: moving average of the weights
@@ -335,12 +334,10 @@ def frames(samples: Path) -> list[tuple[int, str]]:
     for n, path in subsample([*numbered(samples, "epoch").items()], FRAMES):
         with suppress(OSError):
             image = images.read(path)
-            gray = image.mode == "L"
-            few = (
-                image.point(lambda level: level // 16 * 17)
-                if gray
-                else image.convert("RGB").quantize(64)
-            )
+            if image.mode == "L":
+                few = image.point(lambda level: level // 16 * 17)
+            else:
+                few = image.convert("RGB").quantize(64)
             few.save(encoded := BytesIO(), "png")
             found.append((n, uri("png", encoded.getvalue())))
     return found
@@ -354,7 +351,7 @@ def extra_images(samples: Path) -> dict[str, str]:
 
 
 def picture(path: Path) -> str:
-    """An image file as it is; empty if it is no image."""
+    """An image file as it is; empty if it is not an image."""
     with suppress(OSError):
         images.read(path)
         return uri("png", path.read_bytes())

@@ -128,7 +128,7 @@ def check_kinds(setting: str, parts: Sequence[object], kind: type) -> None:
     for part in parts:
         if not isinstance(part, kind):
             name = type(part).__name__
-            raise UserError(f"{setting}: a {name} is no {kind.__name__}. Correct its _target_.")
+            raise UserError(f"{setting}: a {name} is not a {kind.__name__}. Correct its _target_.")
 
 
 def check_shapes(gan: GAN, data: DataModule) -> None:

@@ -29,7 +29,6 @@ def prepare_to_fork() -> None:
     """
     global _prepared_to_fork
     if sys.platform == "linux" and "torch" not in sys.modules:
-        log.info("Loading PyTorch ...")  # takes seconds
         import ganmnist.callbacks
         import ganmnist.data
         import ganmnist.gan

@@ -40,7 +40,7 @@ from ganmnist.runs.folders import (
     refuse_links,
     require_no_run,
 )
-from ganmnist.runs.processes import PARENT, is_first
+from ganmnist.runs.processes import is_first
 from ganmnist.runs.resume import RUN_FILES
 from ganmnist.runs.schema import SETTINGS
 from ganmnist.runs.typed_settings import TypedSettings
@@ -109,7 +109,7 @@ def resume_run(args: Sequence[str] | None = None) -> None:
         own = [word for word in args if not word.startswith("resume=")]
         typed = TypedSettings.parse(own, folder)
         refuse_links(folder)
-        if is_first_process():
+        if is_first():
             check_unlocked(folder)
         # Lightning starts the other processes of a run with it.
         sys.argv = [*program, *own, f"resume={quoted(str(folder))}"]
@@ -149,11 +149,6 @@ def exit_codes() -> Iterator[None]:
             f"{error.filename or 'The disk'}: {error.strerror}, so nothing can be written there. "
             "Choose another folder with hydra.run.dir=..., or free some space."
         )
-
-
-def is_first_process() -> bool:
-    """Whether this process has started the run, and is not one of its other processes."""
-    return PARENT not in os.environ and is_first()
 
 
 def survive_full_disk() -> None:
@@ -212,10 +207,10 @@ class HydraHooks(Callback):
     def on_run_start(self, config: DictConfig, **kwargs: Any) -> None:
         check_training(config)
         check_used(config, config.hydra.overrides.task, config.hydra.runtime.choices)
-        if is_first_process():
+        if is_first():
             require_no_run(config.hydra.run.dir, *RUN_FILES)
         create_dir(config.hydra.run.dir)
-        if is_first_process():
+        if is_first():
             check_unlocked(config.hydra.run.dir)
 
     @or_exit

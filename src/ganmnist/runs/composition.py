@@ -23,6 +23,7 @@ from ganmnist.runs.folders import conf_dir, slug, unique_dir
 from ganmnist.runs.help import describe_groups, describe_settings
 from ganmnist.runs.schema import register_schema
 from ganmnist.utils.errors import UserError
+from ganmnist.utils.files import read_yaml
 
 
 def setup() -> None:
@@ -91,20 +92,9 @@ def compose_groups(config_name: str, parsed: Sequence[Override]) -> Any:
 
 def configure_logging(path: Path) -> None:
     """Prints log records, and appends them to a file, as Hydra does for a run."""
-    content = job_logging()
-    file = {**content["handlers"]["file"], "filename": str(path)}
-    logging.config.dictConfig({**content, "handlers": {**content["handlers"], "file": file}})
-
-
-@cache
-def job_logging() -> Any:
-    """The unresolved settings of Python's logging in conf/hydra/job_logging/."""
-    current = GlobalHydra.instance().hydra  # that of a sweep, which composes its jobs afterwards
-    GlobalHydra.instance().clear()
-    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        config = compose("train", return_hydra_config=True).hydra.job_logging
-    GlobalHydra.instance().hydra = current
-    return OmegaConf.to_container(config, resolve=False)
+    content = read_yaml(conf_dir() / "hydra/job_logging/ganmnist.yaml")
+    content["handlers"]["file"]["filename"] = str(path)
+    logging.config.dictConfig(content)
 
 
 def plain(settings: Any) -> Any:

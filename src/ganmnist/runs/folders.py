@@ -110,7 +110,7 @@ def refuse_links(folder: Path) -> None:
             is_file = stat.S_ISREG(status.st_mode) and status.st_nlink == 1
             if not (is_file or stat.S_ISDIR(status.st_mode)):
                 raise UserError(
-                    f"{path} is a link, or no file. A folder of a run has files and folders alone. "
+                    f"{path} is a link or a special file. A run has plain files only. "
                     "Replace it by a copy of the file."
                 )
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-import sys
 from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import count
@@ -30,11 +29,10 @@ def continue_run(run: Path, typed: TypedSettings, in_sweep: bool = False) -> flo
     Raises:
         UserError: as `train`, or the folder has no run that may continue.
     """
-    if processes.is_first() and "torch" not in sys.modules:
-        log.info("%s: loading PyTorch ...", run)  # takes seconds
-    checkpoint = resume.read(run)
+    processes.announce_loading(run)
     from ganmnist.runs.loading import translate_load_errors
 
+    checkpoint = resume.read(run)
     saved = checkpoint.content["hyper_parameters"]
     with translate_load_errors(checkpoint.path, checkpoint.content):
         settings = resume.continued_settings(saved, typed, run, checkpoint.path)

@@ -18,7 +18,7 @@ from packaging.version import InvalidVersion, Version
 from ganmnist.gan import GAN
 from ganmnist.runs.instantiate import TRUSTED, instantiate
 from ganmnist.utils.errors import UserError
-from ganmnist.utils.plain import is_plain
+from ganmnist.utils.values import is_plain
 
 OLDEST = Version("0.2")  # the first version with the current structure of checkpoints
 
@@ -101,7 +101,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         check_newest(path, checkpoint)
         raise UserError(f"{path} is not a checkpoint of ganmnist: it has no {min(missing)}.")
     if not is_plain(checkpoint["hyper_parameters"]):
-        raise UserError(f"{path}: its hyper_parameters are no plain settings.")
+        raise UserError(f"{path}: its hyper_parameters are not plain settings.")
     return checkpoint
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 import threading
@@ -18,6 +19,8 @@ from ganmnist.utils.signals import STOPPED, signal_name
 
 if TYPE_CHECKING:
     import lightning as L
+
+log = logging.getLogger(__name__)
 
 PARENT = "GANMNIST_PARENT"  # environment variable of child processes: the id of their parent
 GRACE_PERIOD = 15.0  # seconds for a process to end by itself after another one has died
@@ -136,6 +139,12 @@ class Workers:
 def is_first() -> bool:
     """Whether this process starts the others of this machine. It takes no import of torch."""
     return os.environ.get("LOCAL_RANK", "0") == "0"
+
+
+def announce_loading(folder: Path) -> None:
+    """Logs that PyTorch is imported next, which takes seconds."""
+    if is_first() and "torch" not in sys.modules:
+        log.info("%s: loading PyTorch ...", folder)
 
 
 def is_rank_zero() -> bool:

@@ -28,12 +28,13 @@ from ganmnist.reporting.console import console
 from ganmnist.runs.checks import check_training
 from ganmnist.runs.child import prepare_to_fork, run_in_child
 from ganmnist.runs.folders import JOBS
+from ganmnist.runs.processes import announce_loading
 from ganmnist.runs.resume import finished
 from ganmnist.runs.unused import check_used
 from ganmnist.utils.errors import UserError
 from ganmnist.utils.files import atomic_write, read_json, read_yaml, write_yaml
-from ganmnist.utils.plain import is_plain
 from ganmnist.utils.signals import STOPPED, signal_name
+from ganmnist.utils.values import is_plain
 
 log = logging.getLogger(__name__)
 
@@ -209,6 +210,7 @@ def run_jobs(sweep: Path, jobs: Sequence[Job], run: RunJob) -> int:
     """
     waiting = [job for job in jobs if not job.error and not finished(sweep / job.folder)]
     log.info("%s: %d of %d jobs to run.", sweep, len(waiting), len(jobs))
+    announce_loading(sweep)
     prepare_to_fork()
     same = set.intersection(*(set(job.overrides) for job in jobs)) if len(jobs) > 1 else set()
     try:
@@ -243,7 +245,7 @@ OVERRIDES = ".hydra/overrides.yaml"
 
 def job_number(name: str) -> int:
     number = name.partition("_")[0]
-    return int(number) if number.isdigit() else -1
+    return int(number) if number.isdecimal() else -1
 
 
 def write_table(sweep: Path, jobs: Sequence[Job]) -> list[dict[str, object]]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 import math
-import sys
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
@@ -56,8 +55,7 @@ def train(
         KeyboardInterrupt: Ctrl-C, after everything has been written.
     """
     folder = Path(settings["folder"])
-    if "torch" not in sys.modules and processes.is_first():
-        log.info("%s: loading PyTorch ...", folder)  # takes seconds
+    processes.announce_loading(folder)
     with (
         lock_dir(folder) if processes.is_rank_zero() else nullcontext(),
         tolerate_write_errors() as write_errors,

@@ -69,7 +69,7 @@ class TypedSettings:
         """The settings in the words of a command line.
 
         Raises:
-            UserError: a word is no setting, or a choice or a value is wrong.
+            UserError: a word is not a setting, or a choice or a value is wrong.
         """
         overrides = [
             override
@@ -186,7 +186,7 @@ class TypedSettings:
 def is_group(override: Override, tree: DictConfig) -> bool:
     """Whether an override chooses files of a group. `tree` is any configuration of a run."""
     name = override.key_or_group
-    is_node = name == "experiment" or (name in tree and OmegaConf.is_dict(tree._get_node(name)))
+    is_node = name == "experiment" or (name in tree and OmegaConf.is_dict(tree[name]))
     return is_node and not override.is_delete() and isinstance(override.value(), str | list)
 
 

@@ -1,7 +1,9 @@
-"""Values from files of other people."""
+"""Checks of values: those of a file that somebody else may have written, and of intervals."""
 
 from types import NoneType
 from typing import Any
+
+LARGEST = 1e30  # of the values in a chart
 
 
 def is_plain(node: Any) -> bool:
